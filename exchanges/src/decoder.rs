@@ -1,0 +1,208 @@
+//! The one place where journaled input becomes events: the live path and the catch-up path both call
+//! [`Decoder::apply`], so they cannot differ.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    error::{FrameError, head},
+    event::Events,
+    ids::{FramePos, Nanos},
+    input::{self, Kind},
+    subscription::Subscriptions,
+    symbols::Symbols,
+    venue::VenueSpec,
+};
+
+/// One lane's adapter with its outbox and its count of rows.
+pub struct Decoder {
+    spec: &'static VenueSpec,
+    adapter: Box<dyn Adapter>,
+    out: Outbox,
+    rows_total: u64,
+}
+
+impl Decoder {
+    /// A decoder that knows nothing of what came before `next`: a lane's first, or one whose saved state
+    /// could not be read.
+    #[must_use]
+    pub fn new(spec: &'static VenueSpec, next: FramePos) -> Self {
+        let mut out = Outbox::default();
+        out.events.clear(next);
+        Self { spec, adapter: (spec.build)(), out, rows_total: 0 }
+    }
+
+    /// A decoder as it was before the input at `next`, from the bytes [`state`](Self::state) gave then.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`]: the bytes are no state, or of another venue or format.
+    pub fn restore(spec: &'static VenueSpec, state: &[u8], next: FramePos) -> Result<Self, StateError> {
+        let State { format, venue, rows_total, symbols, adapter } = serde_json::from_slice(state)?;
+        if format != STATE_FORMAT {
+            return Err(StateError::Format { found: format });
+        }
+        if venue != spec.name {
+            return Err(StateError::Venue { found: venue, expected: spec.name });
+        }
+        let mut decoder = Self { rows_total, ..Self::new(spec, next) };
+        decoder.adapter.restore(adapter)?;
+        decoder.out.events.symbols = symbols.names().into();
+        decoder.out.symbols = symbols;
+        decoder.out.events.rows_total = rows_total;
+        Ok(decoder)
+    }
+
+    /// Handles one journaled input. What it could not decode becomes a reject note; nothing is skipped
+    /// silently. `bytes` is the record as journaled and may be edited in place.
+    pub fn apply(&mut self, at: At, kind: Kind, bytes: &mut [u8]) {
+        let rows_before = self.out.events.rows();
+        self.out.begin(at);
+        if let Err(error) = self.dispatch(at, kind, bytes) {
+            self.out.push_reject(&error);
+        }
+        self.rows_total += (self.out.events.rows() - rows_before) as u64;
+        self.out.events.rows_total = self.rows_total;
+        if self.out.symbols.len() != self.out.events.symbols.len() {
+            self.out.events.symbols = self.out.symbols.names().into();
+        }
+    }
+
+    /// Lets the adapter act on the passing of time. Never called on replay.
+    pub fn tick(&mut self, now: Nanos) {
+        self.adapter.on_tick(now, &mut self.out.actions);
+    }
+
+    /// Takes the chunk filled so far and leaves `fresh` (emptied, its memory reused) in its place.
+    pub fn swap_events(&mut self, mut fresh: Events) -> Events {
+        fresh.clear(self.out.events.end());
+        fresh.symbols = self.out.events.symbols.clone();
+        fresh.rows_total = self.rows_total;
+        std::mem::replace(&mut self.out.events, fresh)
+    }
+
+    /// What the adapter wants done; the caller drains it.
+    pub fn actions(&mut self) -> &mut Actions {
+        &mut self.out.actions
+    }
+
+    /// Everything later events depend on, for the head of a journal segment.
+    #[must_use]
+    pub fn state(&self) -> Vec<u8> {
+        let state = State {
+            format: STATE_FORMAT,
+            venue: self.spec.name.into(),
+            rows_total: self.rows_total,
+            symbols: self.out.symbols.clone(),
+            adapter: self.adapter.state(),
+        };
+        serde_json::to_vec(&state).expect("a state has only string keys and finite numbers")
+    }
+
+    /// Events since the chunk was last taken.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.out.events
+    }
+
+    /// Position of the next input.
+    #[must_use]
+    pub fn next(&self) -> FramePos {
+        self.out.events.end()
+    }
+
+    /// Rows this lane has emitted from its first frame on.
+    #[must_use]
+    pub fn rows_total(&self) -> u64 {
+        self.rows_total
+    }
+
+    /// What has been asked of the venue on this connection and how that stands.
+    #[must_use]
+    pub fn subscriptions(&self) -> &Subscriptions {
+        self.adapter.subscriptions()
+    }
+
+    /// The lane's symbols.
+    #[must_use]
+    pub fn symbols(&self) -> &Symbols {
+        &self.out.symbols
+    }
+
+    fn dispatch(&mut self, at: At, kind: Kind, bytes: &mut [u8]) -> Result<(), FrameError> {
+        match kind {
+            Kind::Text | Kind::Binary => self.adapter.on_frame(at, bytes, &mut self.out),
+            Kind::Http => {
+                let (tag, status, body) =
+                    input::split_http(bytes).map_err(|error| FrameError::Unknown { head: error.to_string() })?;
+                self.adapter.on_http(at, &tag, status, body, &mut self.out)
+            }
+            Kind::Open => {
+                let plan: LanePlan = parse(bytes)?;
+                self.out.push_session(true, plan.url.clone());
+                self.adapter.on_open(at, &plan, &mut self.out);
+                Ok(())
+            }
+            Kind::Plan => {
+                let plan: LanePlan = parse(bytes)?;
+                self.adapter.on_plan(at, &plan, &mut self.out);
+                Ok(())
+            }
+            Kind::Close => {
+                let reason: CloseReason = parse(bytes)?;
+                self.out.push_session(false, format!("{}: {}", reason.kind.name(), reason.detail));
+                self.adapter.on_close(at, &reason, &mut self.out);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").field("venue", &self.spec.name).field("next", &self.next()).finish_non_exhaustive()
+    }
+}
+
+/// Why a saved state could not be taken over.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// Not the JSON that `state` writes.
+    #[error("the saved adapter state does not parse: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Written by a version with another format.
+    #[error("the saved adapter state has format {found}, this version reads {STATE_FORMAT}")]
+    Format {
+        /// The format found.
+        found: u32,
+    },
+    /// Written for another venue.
+    #[error("the saved adapter state is of venue {found}, expected {expected}")]
+    Venue {
+        /// The venue found.
+        found: String,
+        /// The lane's venue.
+        expected: &'static str,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    format: u32,
+    venue: String,
+    rows_total: u64,
+    symbols: Symbols,
+    adapter: serde_json::Value,
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(bytes).map_err(|error| FrameError::Syntax {
+        at: error.column(),
+        what: error.to_string(),
+        head: head(bytes),
+    })
+}
+
+/// Raised when the shape of the saved state changes.
+const STATE_FORMAT: u32 = 1;

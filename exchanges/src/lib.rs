@@ -1,0 +1,16 @@
+//! Venue adapters of tapeway: bytes in, events out.
+//!
+//! Pure by rule and by test: nothing here reads a clock, a socket, a file, the environment or a random
+//! number. Receive time comes with each frame. See `SEMANTICS.md` for what each field means.
+
+pub mod adapter;
+pub mod config;
+pub mod decoder;
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod input;
+pub mod metadata;
+pub mod subscription;
+pub mod symbols;
+pub mod venue;

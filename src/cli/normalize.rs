@@ -1,0 +1,12 @@
+//! `tapeway normalize`.
+
+use std::process::ExitCode;
+
+use super::Failure;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(_args: Args) -> Result<ExitCode, Failure> {
+    Err(Failure("not built yet".into()))
+}

@@ -1,0 +1,162 @@
+//! Configuration as meant: the checked types that the rest of the daemon takes.
+//!
+//! Holding one of these is the proof that every rule has passed; nothing checks it again. How the YAML looks
+//! and which bounds hold is in `read.rs`.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use tapeway_exchanges::{config::Limits, event::Channel, venue::VenueSpec};
+
+mod secret;
+
+pub use secret::Secret;
+
+/// Everything in `config/tapeway.yaml` and `config/exchanges/*.yaml`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The raw-frame journal.
+    pub journal: Journal,
+    /// Writer threads and batches.
+    pub writer: Writer,
+    /// The database, its tables and policies.
+    pub database: Database,
+    /// Metrics and status endpoint.
+    pub http: Http,
+    /// Logs.
+    pub logging: Logging,
+    /// How long a stop may take before the rest is left to the next start.
+    pub shutdown_deadline: Duration,
+    /// Extra root certificates (PEM) trusted for venues, beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Enabled venues.
+    pub venues: Vec<Venue>,
+}
+
+/// `journal:`
+#[derive(Clone, Debug)]
+pub struct Journal {
+    /// Folder with one folder per lane.
+    pub dir: PathBuf,
+    /// A segment is sealed at this size.
+    pub segment_bytes_max: u64,
+    /// Longest time between an append and its `fdatasync`.
+    pub sync_interval: Duration,
+    /// How long committed segments are kept.
+    pub keep_for: Duration,
+    /// Most bytes all lanes together may take.
+    pub bytes_max: u64,
+    /// Free bytes the journal leaves on its disk.
+    pub free_bytes_min: u64,
+    /// Compress sealed segments.
+    pub is_compressed: bool,
+}
+
+/// `writer:`
+#[derive(Clone, Debug)]
+pub struct Writer {
+    /// Writer threads; `None` chooses by the number of cores.
+    pub threads: Option<usize>,
+    /// Cores to pin writer threads to.
+    pub pin: Pin,
+    /// A batch is written at this many rows ...
+    pub batch_rows_max: usize,
+    /// ... or this many encoded bytes ...
+    pub batch_bytes_max: usize,
+    /// ... or when its oldest frame has waited this long.
+    pub batch_age_max: Duration,
+    /// Chunks a lane's queue holds before the lane falls back to the journal.
+    pub queue_chunks_max: usize,
+    /// Rows in a chunk before it is handed to the queue.
+    pub chunk_rows_max: usize,
+}
+
+/// Which cores writer threads are pinned to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Pin {
+    /// The last cores, one a thread, if there are at least two.
+    Auto,
+    /// No pinning.
+    Off,
+    /// These, in order, repeating.
+    Cores(Vec<usize>),
+}
+
+/// `database:`
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// `postgresql://` URL or key=value string; sslmode and the rest are honoured.
+    pub url: Secret,
+    /// PEM file of the certificate authority for `sslmode=verify-*`; the system's when absent.
+    pub ca_file: Option<PathBuf>,
+    /// Longest time to connect.
+    pub connect_timeout: Duration,
+    /// Longest time any one statement or COPY may take before the connection is given up.
+    pub statement_timeout: Duration,
+    /// Use the columnstore and direct compress when the server can.
+    pub is_columnstore_wanted: bool,
+    /// Policies by table (`trades`, `book_deltas`, `quotes`, ...).
+    pub tables: BTreeMap<String, TablePolicy>,
+    /// How often candles are refreshed.
+    pub candles_refresh_every: Duration,
+    /// How far back a refresh looks.
+    pub candles_refresh_window: Duration,
+    /// How often instrument metadata is fetched from the venues.
+    pub metadata_every: Duration,
+}
+
+/// Time policies of one table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TablePolicy {
+    /// Width of a chunk (TimescaleDB) or partition (plain PostgreSQL).
+    pub chunk_interval: Duration,
+    /// Age at which chunks are (re)compressed; `None` never. TimescaleDB only.
+    pub compress_after: Option<Duration>,
+    /// Age at which rows are dropped; `None` never.
+    pub drop_after: Option<Duration>,
+}
+
+/// `http:`
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where `/metrics`, `/livez`, `/readyz` and `/status` listen.
+    pub listen: SocketAddr,
+}
+
+/// `logging:`
+#[derive(Clone, Debug)]
+pub struct Logging {
+    /// `tracing` filter, e.g. `info` or `tapeway=debug`.
+    pub level: String,
+    /// One JSON object a line instead of text.
+    pub is_json: bool,
+}
+
+/// One `config/exchanges/<venue>.yaml` with `enabled: true`.
+#[derive(Clone, Debug)]
+pub struct Venue {
+    /// The venue.
+    pub spec: &'static VenueSpec,
+    /// Symbols and patterns as written; patterns are resolved against the venue's instrument list.
+    pub symbols: Vec<SymbolPattern>,
+    /// What to record.
+    pub channels: Vec<Channel>,
+    /// Book levels a side.
+    pub book_depth: Option<u32>,
+    /// At least this many lanes.
+    pub lanes_min: usize,
+    /// WebSocket base URL.
+    pub ws_url: String,
+    /// REST base URL.
+    pub http_url: String,
+    /// The venue's limits with the file's overrides.
+    pub limits: Limits,
+}
+
+/// One entry of `symbols:`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SymbolPattern {
+    /// Exactly this symbol.
+    Exact(String),
+    /// `*` and `?` wildcards against the venue's spelling; only instruments that trade.
+    Glob(String),
+}

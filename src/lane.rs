@@ -1,0 +1,115 @@
+//! A lane as its session, its writer and the status page share it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tapeway_exchanges::{ids::FramePos, venue::VenueSpec};
+use tokio::sync::Notify;
+
+use crate::queue::Queue;
+
+/// One lane: what its session (producer) and its writer (consumer) share.
+#[derive(Debug)]
+pub struct Lane {
+    /// Name, unique over all venues: `<venue>.<index>`.
+    pub name: String,
+    /// The lane's venue.
+    pub venue: &'static VenueSpec,
+    /// Identity of the lane's journal folder, made when the folder was made. A new folder starts positions
+    /// anew, so the database keys its watermark by this too.
+    pub journal_id: u128,
+    /// The lane's journal folder.
+    pub dir: PathBuf,
+    /// How far it has come.
+    pub progress: Progress,
+    /// Decoded chunks on their way to the writer.
+    pub queue: Queue,
+    /// The session stopped offering chunks because the queue was full; the writer reads the journal until
+    /// it has caught up, then clears this.
+    pub is_behind: AtomicBool,
+    /// Wakes the writer of this lane's shard.
+    pub writer: Arc<Notify>,
+}
+
+/// How far one lane has come. Each number is the first position *not* yet past that gate, and
+/// `committed <= durable <= appended` holds at any moment.
+///
+/// `committed <= durable` is what makes a position safe as row identity: the database never knows a
+/// position that a machine crash could hand to a different frame.
+#[derive(Debug, Default)]
+pub struct Progress {
+    appended: AtomicU64,
+    durable: AtomicU64,
+    committed: AtomicU64,
+    /// Signalled whenever `durable` moves.
+    durable_moved: Notify,
+}
+
+impl Progress {
+    /// Sets all three after recovery: everything found on disk is durable.
+    pub fn recovered(&self, end: FramePos) {
+        self.appended.store(end.get(), Ordering::SeqCst);
+        self.durable.store(end.get(), Ordering::SeqCst);
+    }
+
+    /// Frames before `end` are in the operating system's hands: they survive `kill -9` and can be read.
+    pub fn on_append(&self, end: FramePos) {
+        let before = self.appended.swap(end.get(), Ordering::SeqCst);
+        assert!(before <= end.get(), "the journal moved backwards");
+    }
+
+    /// Frames before `end` are on the disk: they survive a power cut.
+    pub fn on_sync(&self, end: FramePos) {
+        assert!(end.get() <= self.appended.load(Ordering::SeqCst), "frames were synced before they were appended");
+        self.durable.fetch_max(end.get(), Ordering::SeqCst);
+        self.durable_moved.notify_waiters();
+    }
+
+    /// Rows of all frames before `end` are committed in the database.
+    pub fn on_commit(&self, end: FramePos) {
+        assert!(
+            end.get() <= self.durable.load(Ordering::SeqCst),
+            "rows were committed before their frames were synced"
+        );
+        let before = self.committed.swap(end.get(), Ordering::SeqCst);
+        assert!(before <= end.get(), "the committed watermark moved backwards");
+    }
+
+    /// Takes over what the database says is committed, after a (re)connect. May move backwards: a database
+    /// restored from an older backup is refilled from there.
+    pub fn set_committed(&self, end: FramePos) {
+        self.committed.store(end.get(), Ordering::SeqCst);
+    }
+
+    /// First position not yet appended.
+    pub fn appended(&self) -> FramePos {
+        FramePos::new(self.appended.load(Ordering::SeqCst))
+    }
+
+    /// First position not yet durable.
+    pub fn durable(&self) -> FramePos {
+        FramePos::new(self.durable.load(Ordering::SeqCst))
+    }
+
+    /// First position not yet committed.
+    pub fn committed(&self) -> FramePos {
+        FramePos::new(self.committed.load(Ordering::SeqCst))
+    }
+
+    /// Returns once all frames before `end` are durable. Never returns if the journal is poisoned; race it
+    /// against shutdown.
+    pub async fn until_durable(&self, end: FramePos) {
+        loop {
+            let moved = self.durable_moved.notified();
+            if self.durable() >= end {
+                return;
+            }
+            moved.await;
+        }
+    }
+}

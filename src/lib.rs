@@ -1,0 +1,9 @@
+//! tapeway records what exchanges publish into TimescaleDB, exactly once. ARCHITECTURE.md has the whole.
+
+pub mod cli;
+pub mod config;
+pub mod journal;
+pub mod lane;
+pub mod metrics;
+pub mod queue;
+pub mod replay;

@@ -1,0 +1,1 @@
+//! All integration tests, in one binary: each module states the rule it tests.
