@@ -161,6 +161,12 @@ pub struct Actions {
 }
 
 impl Actions {
+    /// Whether nothing is wanted.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.sends.is_empty() && self.requests.is_empty() && self.reconnect.is_none()
+    }
+
     /// Empties all lists, keeping their memory.
     pub fn clear(&mut self) {
         self.sends.clear();
