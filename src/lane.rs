@@ -25,8 +25,8 @@ pub struct Lane {
     pub journal_id: u128,
     /// The lane's journal folder.
     pub dir: PathBuf,
-    /// How far it has come.
-    pub progress: Progress,
+    /// How far it has come. Made by the lane's journal.
+    pub progress: Arc<Progress>,
     /// How many rows it has given and where they are.
     pub rows: Rows,
     /// Decoded chunks on their way to the writer.

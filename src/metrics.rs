@@ -12,6 +12,8 @@ use tapeway_exchanges::{
     event::{Cause, Channel, GapEnd},
 };
 
+use crate::status::LaneStatus;
+
 // --- session ---
 
 /// Frames a lane received, before parsing. Labels: venue, lane.
@@ -199,6 +201,23 @@ impl LaneMetrics {
             appended: make(LANE_APPENDED),
             durable: make(LANE_DURABLE),
             committed: make(LANE_COMMITTED),
+        }
+    }
+
+    /// Sets all of them.
+    pub fn set(&self, status: &LaneStatus) {
+        let pairs = [
+            (&self.rows_received, status.rows_received),
+            (&self.rows_committed, status.rows_committed),
+            (&self.rows_rejected, status.rows_rejected),
+            (&self.rows_pending, status.rows_pending),
+            (&self.appended, status.appended),
+            (&self.durable, status.durable),
+            (&self.committed, status.committed),
+        ];
+        for (gauge, value) in pairs {
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus has floats; exact below 2^53")]
+            gauge.set(value as f64);
         }
     }
 }

@@ -176,9 +176,13 @@ impl Default for Board {
 }
 
 impl Board {
-    /// Adds a lane.
+    /// Adds a lane, in place of an earlier one of that name.
     pub fn add_lane(&self, entry: LaneEntry) {
-        self.lanes.update(|lanes| lanes.push(entry));
+        self.lanes.update(|lanes| {
+            lanes.retain(|other| other.lane.name != entry.lane.name);
+            lanes.push(entry);
+            lanes.sort_by(|a, b| a.lane.name.cmp(&b.lane.name));
+        });
     }
 
     /// Replaces the writers.

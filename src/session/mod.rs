@@ -180,8 +180,11 @@ impl Session {
         let reason = match result {
             Ok(reason) => reason,
             Err(full @ journal::Error::Full { .. }) => {
-                self.until_room_or_stop_noted(&full);
+                self.stopped_reading(&full);
                 return Err(full);
+            }
+            Err(long @ journal::Error::TooLong { .. }) => {
+                CloseReason { kind: CloseKind::Protocol, detail: long.to_string() }
             }
             Err(lost) => return Err(lost),
         };
@@ -381,7 +384,7 @@ impl Session {
     }
 
     /// The journal is full: the end of this connection is journaled when there is room again.
-    fn until_room_or_stop_noted(&mut self, full: &journal::Error) {
+    fn stopped_reading(&mut self, full: &journal::Error) {
         error!(lane = self.name(), error = %full, "the journal cannot take more: the socket is closed and what the venue sends now is missed");
         self.intake.metrics().reconnect(CloseKind::JournalFull);
         self.intake.decoder().actions().clear();
@@ -394,7 +397,7 @@ impl Session {
                 () = sleep(FULL_RETRY) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            if self.intake.journal().has_room() {
+            if !self.intake.journal().is_full() {
                 break;
             }
         }

@@ -36,6 +36,15 @@ pub struct VenueSpec {
     pub metadata: metadata::Source,
 }
 
+/// Venues are told apart by name.
+impl PartialEq for VenueSpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for VenueSpec {}
+
 /// The class of proof a venue's rules allow for one channel.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Proof {
