@@ -25,8 +25,8 @@ pub struct Lane {
     pub journal_id: u128,
     /// The lane's journal folder.
     pub dir: PathBuf,
-    /// How far it has come.
-    pub progress: Progress,
+    /// How far it has come; shared with its journal, which recovery made first.
+    pub progress: Arc<Progress>,
     /// Decoded chunks on their way to the writer.
     pub queue: Queue,
     /// The session stopped offering chunks because the queue was full; the writer reads the journal until
