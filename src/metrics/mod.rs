@@ -14,6 +14,10 @@ use tapeway_exchanges::{
 
 use crate::status::LaneStatus;
 
+mod journal;
+
+pub use journal::{JournalLane, set_journal_room};
+
 // --- session ---
 
 /// Frames a lane received, before parsing. Labels: venue, lane.
@@ -75,6 +79,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_rows".into()), ROWS_BUCKETS)?
         .install_recorder()?;
     describe();
+    journal::describe();
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
