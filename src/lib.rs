@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod journal;
 pub mod lane;
+pub mod loopback;
 pub mod metrics;
 pub mod queue;
 pub mod replay;

@@ -38,7 +38,7 @@ enum Command {
     /// Look at, verify or repair the journal.
     Journal(journal::Args),
     /// A venue server on loopback: for demos, load tests and capacity planning.
-    Loopback(loopback::Args),
+    Loopback(Box<loopback::Args>),
 }
 
 /// Parses the command line, runs the command and returns its exit status: 0 done, 1 failed, 2 wrong usage.
@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
         Command::Normalize(args) => normalize::run(args),
         Command::Book(args) => book::run(args),
         Command::Journal(args) => journal::run(args),
-        Command::Loopback(args) => loopback::run(args),
+        Command::Loopback(args) => loopback::run(*args),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("tapeway: {failure}");
