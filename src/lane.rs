@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use tapeway_exchanges::{ids::FramePos, venue::VenueSpec};
+use tapeway_exchanges::{event::Events, ids::FramePos, venue::VenueSpec};
 use tokio::sync::Notify;
 
-use crate::queue::Queue;
+use crate::{metrics::SessionMetrics, queue::Queue};
 
 /// One lane: what its session (producer) and its writer (consumer) share.
 #[derive(Debug)]
@@ -25,8 +25,10 @@ pub struct Lane {
     pub journal_id: u128,
     /// The lane's journal folder.
     pub dir: PathBuf,
-    /// How far it has come; shared with its journal, which recovery made first.
+    /// How far it has come. Made by the lane's journal.
     pub progress: Arc<Progress>,
+    /// How many rows it has given and where they are.
+    pub rows: Rows,
     /// Decoded chunks on their way to the writer.
     pub queue: Queue,
     /// The session stopped offering chunks because the queue was full; the writer reads the journal until
@@ -34,6 +36,53 @@ pub struct Lane {
     pub is_behind: AtomicBool,
     /// Wakes the writer of this lane's shard.
     pub writer: Arc<Notify>,
+}
+
+impl Lane {
+    /// Offers a decoded chunk to the writer and wakes it. Never blocks: when the queue is full, or the writer is
+    /// reading this lane from the journal already, the chunk's memory is kept and its frames are read from there.
+    pub fn offer(&self, chunk: Events, metrics: &SessionMetrics) {
+        let rows = chunk.rows() as u64;
+        metrics.queue_rows_in.increment(rows);
+        let refused = if self.is_behind.load(Ordering::SeqCst) { Err(chunk) } else { self.queue.push(chunk) };
+        if let Err(chunk) = refused {
+            self.is_behind.store(true, Ordering::SeqCst);
+            metrics.queue_rows_dropped.increment(rows);
+            self.queue.recycle(chunk);
+        }
+        self.writer.notify_one();
+    }
+}
+
+/// Rows of one lane since its first frame: *received = committed + rejected + pending* at any moment.
+///
+/// All three are functions of the journal and the database, not of this process, so they hold across restarts.
+#[derive(Debug, Default)]
+pub struct Rows {
+    received: AtomicU64,
+    committed: AtomicU64,
+    rejected: AtomicU64,
+}
+
+impl Rows {
+    /// The lane's frames have given `total` rows so far.
+    pub fn on_receive(&self, total: u64) {
+        self.received.store(total, Ordering::SeqCst);
+    }
+
+    /// The database holds `committed` rows of the lane and has refused `rejected`.
+    pub fn on_commit(&self, committed: u64, rejected: u64) {
+        self.committed.store(committed, Ordering::SeqCst);
+        self.rejected.store(rejected, Ordering::SeqCst);
+    }
+
+    /// Rows received, committed and rejected.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        // What was received is read last: it can only have grown, so pending never comes out negative.
+        let [rejected, committed, received] =
+            [&self.rejected, &self.committed, &self.received].map(|count| count.load(Ordering::SeqCst));
+        (received, committed, rejected)
+    }
 }
 
 /// How far one lane has come. Each number is the first position *not* yet past that gate, and

@@ -1,5 +1,7 @@
 //! tapeway records what exchanges publish into TimescaleDB, exactly once. ARCHITECTURE.md has the whole.
 
+pub mod api;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod journal;
@@ -7,3 +9,5 @@ pub mod lane;
 pub mod metrics;
 pub mod queue;
 pub mod replay;
+pub mod session;
+pub mod status;

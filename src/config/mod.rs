@@ -1,18 +1,38 @@
 //! Configuration as meant: the checked types that the rest of the daemon takes.
 //!
-//! Holding one of these is the proof that every rule has passed; nothing checks it again. How the YAML looks
-//! and which bounds hold is in `read.rs`.
+//! Holding one of these is the proof that every rule has passed; nothing checks it again. [`Config::load`] makes
+//! one from the files:
+//!
+//! - `yaml` turns a file into a tree that knows its lines; `env` puts `${NAME}` in;
+//! - `keys` lists every key with its `kind`, bounds, default and cost: the one list that the reader, the
+//!   reference page `docs/configuration.md` and the shipped files are held to;
+//! - `values` holds a file against that list; `read` and `venue` add the rules that take more than one key;
+//! - [`Problems`] is everything that is wrong, in all files, at once.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tapeway_exchanges::{config::Limits, event::Channel, venue::VenueSpec};
 
+mod database_url;
+mod env;
+mod keys;
+mod kind;
+mod problem;
+mod read;
+mod reference;
 mod secret;
+#[cfg(test)]
+mod tests;
+mod values;
+mod venue;
+mod yaml;
 
+pub use problem::{Problem, Problems};
+pub use reference::reference;
 pub use secret::Secret;
 
 /// Everything in `config/tapeway.yaml` and `config/exchanges/*.yaml`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
     /// The raw-frame journal.
     pub journal: Journal,
@@ -32,8 +52,15 @@ pub struct Config {
     pub venues: Vec<Venue>,
 }
 
+impl Config {
+    /// Whether everything outside `exchanges/` is the same.
+    pub fn is_same_but_venues(&self, other: &Self) -> bool {
+        Self { venues: other.venues.clone(), ..self.clone() } == *other
+    }
+}
+
 /// `journal:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Journal {
     /// Folder with one folder per lane.
     pub dir: PathBuf,
@@ -52,7 +79,7 @@ pub struct Journal {
 }
 
 /// `writer:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Writer {
     /// Writer threads; `None` chooses by the number of cores.
     pub threads: Option<usize>,
@@ -82,7 +109,7 @@ pub enum Pin {
 }
 
 /// `database:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Database {
     /// `postgresql://` URL or key=value string; sslmode and the rest are honoured.
     pub url: Secret,
@@ -116,14 +143,14 @@ pub struct TablePolicy {
 }
 
 /// `http:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Http {
     /// Where `/metrics`, `/livez`, `/readyz` and `/status` listen.
     pub listen: SocketAddr,
 }
 
 /// `logging:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Logging {
     /// `tracing` filter, e.g. `info` or `tapeway=debug`.
     pub level: String,
@@ -132,7 +159,7 @@ pub struct Logging {
 }
 
 /// One `config/exchanges/<venue>.yaml` with `enabled: true`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Venue {
     /// The venue.
     pub spec: &'static VenueSpec,

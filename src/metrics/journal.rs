@@ -1,11 +1,11 @@
-//! Every metric tapeway exports. No other file names one; handles are made once per lane or writer.
+//! What the journal does and how much room it takes.
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-
-// --- journal ---
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 /// Bytes written to journal segments, heads included. Label: `lane`.
-pub const JOURNAL_BYTES: &str = "tapeway_journal_bytes_total";
+pub const JOURNAL_BYTES: &str = "tapeway_journal_bytes_written_total";
 /// Duration of each `fdatasync` of a segment. Label: `lane`.
 pub const JOURNAL_FSYNC_SECONDS: &str = "tapeway_journal_fsync_seconds";
 /// Segments a lane holds. Label: `lane`.
@@ -13,7 +13,9 @@ pub const JOURNAL_SEGMENTS: &str = "tapeway_journal_segments";
 /// Bytes a lane's segments take on disk. Label: `lane`.
 pub const JOURNAL_LANE_BYTES: &str = "tapeway_journal_lane_disk_bytes";
 /// Bytes all lanes take on disk, against `journal.bytes_max`.
-pub const JOURNAL_DISK_BYTES: &str = "tapeway_journal_disk_bytes";
+pub const JOURNAL_DISK_BYTES: &str = "tapeway_journal_bytes";
+/// The limit of [`JOURNAL_DISK_BYTES`]: `journal.bytes_max`.
+pub const JOURNAL_BYTES_MAX: &str = "tapeway_journal_bytes_max";
 /// Bytes free on the journal's disk, against `journal.free_bytes_min`.
 pub const JOURNAL_FREE_BYTES: &str = "tapeway_journal_free_bytes";
 /// 1 while the journal is full and sessions do not read.
@@ -28,29 +30,14 @@ pub const JOURNAL_TORN_BYTES: &str = "tapeway_journal_torn_bytes_total";
 /// Durable frames that can no longer be read. Label: `lane`.
 pub const JOURNAL_LOST_FRAMES: &str = "tapeway_journal_lost_frames_total";
 
-/// The journal metrics, for `tests/it/ops.rs`.
-pub const JOURNAL: &[&str] = &[
-    JOURNAL_BYTES,
-    JOURNAL_FSYNC_SECONDS,
-    JOURNAL_SEGMENTS,
-    JOURNAL_LANE_BYTES,
-    JOURNAL_DISK_BYTES,
-    JOURNAL_FREE_BYTES,
-    JOURNAL_FULL,
-    JOURNAL_POISONED,
-    JOURNAL_REMOVED,
-    JOURNAL_TORN_BYTES,
-    JOURNAL_LOST_FRAMES,
-];
-
 /// Gives Prometheus unit and help of the journal metrics.
-pub fn describe_journal() {
-    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+pub(super) fn describe() {
     describe_counter!(JOURNAL_BYTES, Unit::Bytes, "Bytes written to journal segments.");
     describe_histogram!(JOURNAL_FSYNC_SECONDS, Unit::Seconds, "Duration of each sync of a journal segment.");
     describe_gauge!(JOURNAL_SEGMENTS, Unit::Count, "Journal segments a lane holds.");
     describe_gauge!(JOURNAL_LANE_BYTES, Unit::Bytes, "Bytes a lane's journal takes on disk.");
     describe_gauge!(JOURNAL_DISK_BYTES, Unit::Bytes, "Bytes the journal takes on disk.");
+    describe_gauge!(JOURNAL_BYTES_MAX, Unit::Bytes, "Most bytes the journal may take on disk.");
     describe_gauge!(JOURNAL_FREE_BYTES, Unit::Bytes, "Bytes free on the journal's disk.");
     describe_gauge!(JOURNAL_FULL, "1 while the journal is full and sessions do not read.");
     describe_gauge!(JOURNAL_POISONED, "1 while a lane's journal takes nothing after a failed write or sync.");
@@ -120,8 +107,9 @@ impl std::fmt::Debug for JournalLane {
 
 /// Sets how much room the journal takes and has.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-pub fn set_journal_room(bytes: u64, free: u64, is_full: bool) {
+pub fn set_journal_room(bytes: u64, bytes_max: u64, free: u64, is_full: bool) {
     gauge!(JOURNAL_DISK_BYTES).set(bytes as f64);
+    gauge!(JOURNAL_BYTES_MAX).set(bytes_max as f64);
     gauge!(JOURNAL_FREE_BYTES).set(free as f64);
     gauge!(JOURNAL_FULL).set(f64::from(u8::from(is_full)));
 }
