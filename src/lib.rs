@@ -1,6 +1,7 @@
 //! tapeway records what exchanges publish into TimescaleDB, exactly once. ARCHITECTURE.md has the whole.
 
 pub mod api;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod journal;

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, Venue},
-    journal::{self, Journal, LaneJournal},
+    journal::{self, Identity, Journal, LaneJournal},
     lane::{Lane, Rows},
     queue::Queue,
     replay::Replay,
@@ -97,7 +97,7 @@ impl Fleet {
             idle: BTreeMap::new(),
             running: BTreeMap::new(),
         };
-        for (venue, lane) in fleet.journal.lanes()? {
+        for Identity { venue, lane, .. } in fleet.journal.found()? {
             if let Some(spec) = venue::find(&venue) {
                 let idle = fleet.open(spec, &lane)?;
                 fleet.idle.insert(lane, idle);
@@ -171,7 +171,9 @@ impl Fleet {
         for (name, running) in std::mem::take(&mut self.running) {
             match tokio::time::timeout_at(deadline, running.session).await {
                 Ok(Ok(Ended::Stopped)) => info!(lane = name, "session ended"),
-                Ok(Ok(Ended::JournalLost(failure))) => error!(lane = name, error = %failure, "session ended without sealing its journal"),
+                Ok(Ok(Ended::JournalLost(failure))) => {
+                    error!(lane = name, error = %failure, "session ended without sealing its journal")
+                }
                 Ok(Err(failure)) => error!(lane = name, error = %failure, "session ended badly"),
                 Err(_) => {
                     warn!(lane = name, "session is still running at the deadline");
@@ -188,9 +190,7 @@ impl Fleet {
             Some(idle) => idle,
             None => self.open(venue.spec, &plan.lane)?,
         };
-        journal
-            .begin(&decoder.state())
-            .map_err(|source| FleetError::Lane { lane: plan.lane.clone(), source })?;
+        journal.begin(&decoder.state()).map_err(|source| FleetError::Lane { lane: plan.lane.clone(), source })?;
         let (plans, new_plans) = mpsc::channel(PLANS_WAITING_MAX);
         let (stop, stopped) = watch::channel(false);
         status.update(|status| status.symbols = plan.symbols.len());
@@ -245,7 +245,7 @@ impl Fleet {
     /// Recovers one lane's journal, or makes it, and hands the lane to a writer.
     fn open(&mut self, spec: &'static venue::VenueSpec, name: &str) -> Result<Idle, FleetError> {
         let failed = |source| FleetError::Lane { lane: name.into(), source };
-        let (journal, recovered) = self.journal.open_lane(spec.name, name).map_err(failed)?;
+        let (journal, recovered) = self.journal.lane(spec.name, name).map_err(failed)?;
         let status = Arc::new(Shared::new(LaneStatus::default()));
         // A lane that ran before in this process has a writer still; the new one goes on where it got to.
         self.writers.remove(name);

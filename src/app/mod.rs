@@ -106,7 +106,7 @@ pub async fn run(config: Config, config_path: PathBuf, prometheus: PrometheusHan
     supervise::stopping(deadline);
     board.stopping();
     let (late, journal) = daemon.stop(Instant::now() + deadline).await;
-    journal.stop();
+    drop(journal);
     keep_alive.abort();
     gauges.abort();
     stop_api.send_replace(true);
@@ -183,7 +183,8 @@ impl Daemon {
             .entry(name)
             .or_insert_with(|| Arc::new(VenueLink::new(self.dialer.clone(), venue.limits)))
             .clone();
-        let fetcher = fetch_lists(venue.clone(), link.clone(), self.config.database.metadata_every, self.lists_sender.clone());
+        let fetcher =
+            fetch_lists(venue.clone(), link.clone(), self.config.database.metadata_every, self.lists_sender.clone());
         if let Some(before) = self.fetchers.insert(name, tokio::spawn(fetcher)) {
             before.abort();
         }
@@ -272,9 +273,11 @@ impl Daemon {
 
     /// Says on /readyz what is missing beside lanes and writers.
     fn notice(&self, extra: Option<String>) {
-        let waiting = self.config.venues.iter().filter(|venue| {
-            directory::needs_list(&venue.symbols) && !self.known.contains_key(venue.spec.name)
-        });
+        let waiting = self
+            .config
+            .venues
+            .iter()
+            .filter(|venue| directory::needs_list(&venue.symbols) && !self.known.contains_key(venue.spec.name));
         let waiting = waiting.map(|venue| format!("venue {}: waits for its instrument list", venue.spec.name));
         self.board.set_notices(waiting.chain(extra).collect());
     }
@@ -324,7 +327,7 @@ async fn gauges(board: Arc<Board>, journal: Arc<Journal>, prometheus: Prometheus
     loop {
         ticks.tick().await;
         prometheus.run_upkeep();
-        board.set_journal_bytes(journal.bytes());
+        board.set_journal_bytes(journal.space().bytes());
         let mut lanes_behind = 0;
         for entry in board.lanes() {
             let status = entry.read();

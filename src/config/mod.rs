@@ -52,6 +52,13 @@ pub struct Config {
     pub venues: Vec<Venue>,
 }
 
+impl Config {
+    /// Whether everything outside `exchanges/` is the same.
+    pub fn is_same_but_venues(&self, other: &Self) -> bool {
+        Self { venues: other.venues.clone(), ..self.clone() } == *other
+    }
+}
+
 /// `journal:`
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Journal {

@@ -180,6 +180,23 @@ impl Journal {
         self.retainer.pass(now)
     }
 
+    /// The lanes whose folders exist, opened or not, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the folder cannot be listed; [`Error::Foreign`] when a lane's identity is damaged.
+    pub fn found(&self) -> Result<Vec<Identity>, Error> {
+        let mut found = Vec::new();
+        for entry in self.disk.list(&self.dir).map_err(Error::io("list", &self.dir))? {
+            if !entry.is_dir {
+                continue;
+            }
+            found.extend(Identity::read(self.disk.as_ref(), &self.dir.join(&entry.name))?);
+        }
+        found.sort_by(|a, b| a.lane.cmp(&b.lane));
+        Ok(found)
+    }
+
     /// The folder of a lane.
     #[must_use]
     pub fn lane_dir(&self, lane: &str) -> PathBuf {

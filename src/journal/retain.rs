@@ -124,7 +124,7 @@ impl Retainer {
         }
         self.space.recount(pass.bytes);
         let was_full = self.space.set_full(pass.is_full);
-        metrics::set_journal_room(pass.bytes, free, pass.is_full);
+        metrics::set_journal_room(pass.bytes, self.space.bytes_max(), free, pass.is_full);
         let (bytes, bytes_max, free_bytes_min) = (pass.bytes, self.space.bytes_max(), self.free_bytes_min);
         if pass.is_full && !was_full {
             error!(

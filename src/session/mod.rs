@@ -140,7 +140,7 @@ impl Session {
             let delay = backoff.next();
             tokio::select! {
                 () = sleep(delay) => {}
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                () = stopped(&mut stop) => return Ok(()),
             }
         }
         let link = self.link.clone();
@@ -151,7 +151,7 @@ impl Session {
         };
         let socket = tokio::select! {
             socket = dialed => socket,
-            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            () = stopped(&mut stop) => return Ok(()),
         };
         let mut socket = match socket {
             Ok(socket) => socket,
@@ -283,7 +283,7 @@ impl Session {
                 () = sleep_until(rotate_at) => {
                     return Ok(CloseReason { kind: CloseKind::Rotation, detail: "end of the connection's lifetime".into() });
                 }
-                _ = stop.wait_for(|stop| *stop) => {
+                () = stopped(&mut stop) => {
                     return Ok(CloseReason { kind: CloseKind::Shutdown, detail: "the daemon is stopping".into() });
                 }
             }
@@ -395,7 +395,7 @@ impl Session {
         loop {
             tokio::select! {
                 () = sleep(FULL_RETRY) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
             }
             if !self.intake.journal().is_full() {
                 break;
@@ -425,6 +425,11 @@ async fn send(socket: &mut WebSocket, text: String) -> Option<CloseReason> {
         Err(_) => format!("a message could not be sent within {SEND_TIMEOUT:?}"),
     };
     Some(CloseReason { kind: CloseKind::Lost, detail })
+}
+
+/// Returns when the session is told to stop, or nobody is left to tell it.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 /// The host clock.
