@@ -1,3 +1,4 @@
 //! All integration tests, in one binary: each module states the rule it tests.
 
 mod journal;
+mod ops;
