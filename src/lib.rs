@@ -6,4 +6,5 @@ pub mod journal;
 pub mod lane;
 pub mod metrics;
 pub mod queue;
+pub mod recording;
 pub mod replay;
