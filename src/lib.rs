@@ -9,6 +9,7 @@ pub mod lane;
 pub mod loopback;
 pub mod metrics;
 pub mod queue;
+pub mod recording;
 pub mod replay;
 pub mod session;
 pub mod status;

@@ -2,6 +2,7 @@
 //! its entry in [`VENUES`].
 
 mod binance;
+mod coinbase;
 
 use crate::{
     adapter::{Adapter, LanePlan},
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// Every venue tapeway speaks.
-pub static VENUES: &[VenueSpec] = &[binance::SPOT, binance::USDM, binance::COINM];
+pub static VENUES: &[VenueSpec] = &[binance::SPOT, binance::USDM, binance::COINM, coinbase::SPEC];
 
 /// What the daemon must know about a venue before it connects.
 #[derive(Debug)]
