@@ -46,6 +46,8 @@ pub(super) enum Command {
     Http { path: String, query: String, reply: oneshot::Sender<Answer> },
     /// A fault to put in force.
     Fault(Fault),
+    /// The market stands still from here on; connections and heartbeats go on.
+    Pause,
     /// What has been sent so far?
     Stats(oneshot::Sender<VenueStats>),
 }
@@ -79,6 +81,7 @@ pub(super) struct Engine {
     next_second: Instant,
     next_truth_flush: Instant,
     is_started: bool,
+    is_paused: bool,
 }
 
 /// A depth request that is answered in the middle of its symbol's next step, as venues do.
@@ -154,6 +157,7 @@ impl Engine {
             next_second: now + SECOND,
             next_truth_flush: now + TRUTH_FLUSH_EVERY,
             is_started: false,
+            is_paused: false,
         };
         for fault in &options.faults {
             if fault.venue.is_none_or(|wanted| wanted == venue) {
@@ -305,7 +309,8 @@ impl Engine {
     }
 
     fn is_done(&self) -> bool {
-        self.options.rows_max.is_some_and(|rows_max| self.stats.rows() >= rows_max)
+        self.is_paused
+            || self.options.rows_max.is_some_and(|rows_max| self.stats.rows() >= rows_max)
             || self.recording.as_ref().is_some_and(Recording::is_done)
     }
 
@@ -386,6 +391,7 @@ impl Engine {
                 }
             }
             Command::Fault(fault) => self.faults.set(fault),
+            Command::Pause => self.is_paused = true,
             Command::Stats(reply) => {
                 self.stats.finish(&self.hub, self.truth.count());
                 reply.send(self.stats.clone()).ok();
@@ -571,7 +577,7 @@ impl Engine {
             while let Ok(command) = self.commands.try_recv() {
                 match command {
                     Command::Admit(reply) => drop(reply.send(Err(503)).ok()),
-                    Command::Gone { .. } | Command::Stats(_) => self.serve(command),
+                    Command::Gone { .. } | Command::Pause | Command::Stats(_) => self.serve(command),
                     Command::Open(_) | Command::Message { .. } | Command::Http { .. } | Command::Fault(_) => {}
                 }
             }

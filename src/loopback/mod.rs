@@ -282,6 +282,15 @@ impl Server {
         }
     }
 
+    /// Makes every market stand still: what has been sent arrives, nothing new is sent, connections and heartbeats
+    /// go on.
+    pub fn pause(&self) {
+        for (_, engine) in &self.engines {
+            // Fails only when the engine has stopped, and then it stands still already.
+            drop(engine.send(Command::Pause));
+        }
+    }
+
     /// What has been made and sent so far. Blocks for the few milliseconds an engine needs to answer.
     #[must_use]
     pub fn stats(&self) -> Summary {
