@@ -1,6 +1,6 @@
 //! `tapeway migrate`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use super::Failure;
 
