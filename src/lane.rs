@@ -27,6 +27,8 @@ pub struct Lane {
     pub dir: PathBuf,
     /// How far it has come.
     pub progress: Progress,
+    /// How many rows it has given and where they are.
+    pub rows: Rows,
     /// Decoded chunks on their way to the writer.
     pub queue: Queue,
     /// The session stopped offering chunks because the queue was full; the writer reads the journal until
@@ -34,6 +36,36 @@ pub struct Lane {
     pub is_behind: AtomicBool,
     /// Wakes the writer of this lane's shard.
     pub writer: Arc<Notify>,
+}
+
+/// Rows of one lane since its first frame: *received = committed + rejected + pending* at any moment.
+///
+/// All three are functions of the journal and the database, not of this process, so they hold across restarts.
+#[derive(Debug, Default)]
+pub struct Rows {
+    received: AtomicU64,
+    committed: AtomicU64,
+    rejected: AtomicU64,
+}
+
+impl Rows {
+    /// The lane's frames have given `total` rows so far.
+    pub fn on_receive(&self, total: u64) {
+        self.received.store(total, Ordering::Relaxed);
+    }
+
+    /// The database holds `committed` rows of the lane and has refused `rejected`.
+    pub fn on_commit(&self, committed: u64, rejected: u64) {
+        self.committed.store(committed, Ordering::Relaxed);
+        self.rejected.store(rejected, Ordering::Relaxed);
+    }
+
+    /// Rows received, committed and rejected.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let [received, committed, rejected] =
+            [&self.received, &self.committed, &self.rejected].map(|count| count.load(Ordering::Relaxed));
+        (received, committed, rejected)
+    }
 }
 
 /// How far one lane has come. Each number is the first position *not* yet past that gate, and

@@ -21,6 +21,7 @@ pub struct Decoder {
     adapter: Box<dyn Adapter>,
     out: Outbox,
     rows_total: u64,
+    plan: Option<LanePlan>,
 }
 
 impl Decoder {
@@ -30,7 +31,7 @@ impl Decoder {
     pub fn new(spec: &'static VenueSpec, next: FramePos) -> Self {
         let mut out = Outbox::default();
         out.events.clear(next);
-        Self { spec, adapter: (spec.build)(), out, rows_total: 0 }
+        Self { spec, adapter: (spec.build)(), out, rows_total: 0, plan: None }
     }
 
     /// A decoder as it was before the input at `next`, from the bytes [`state`](Self::state) gave then.
@@ -39,14 +40,14 @@ impl Decoder {
     ///
     /// [`StateError`]: the bytes are no state, or of another venue or format.
     pub fn restore(spec: &'static VenueSpec, state: &[u8], next: FramePos) -> Result<Self, StateError> {
-        let State { format, venue, rows_total, symbols, adapter } = serde_json::from_slice(state)?;
+        let State { format, venue, rows_total, plan, symbols, adapter } = serde_json::from_slice(state)?;
         if format != STATE_FORMAT {
             return Err(StateError::Format { found: format });
         }
         if venue != spec.name {
             return Err(StateError::Venue { found: venue, expected: spec.name });
         }
-        let mut decoder = Self { rows_total, ..Self::new(spec, next) };
+        let mut decoder = Self { rows_total, plan, ..Self::new(spec, next) };
         decoder.adapter.restore(adapter)?;
         decoder.out.events.symbols = symbols.names().into();
         decoder.out.symbols = symbols;
@@ -94,6 +95,7 @@ impl Decoder {
             format: STATE_FORMAT,
             venue: self.spec.name.into(),
             rows_total: self.rows_total,
+            plan: self.plan.clone(),
             symbols: self.out.symbols.clone(),
             adapter: self.adapter.state(),
         };
@@ -116,6 +118,12 @@ impl Decoder {
     #[must_use]
     pub fn rows_total(&self) -> u64 {
         self.rows_total
+    }
+
+    /// What the lane last asked for: survives restarts, so that symbols keep their lane.
+    #[must_use]
+    pub fn plan(&self) -> Option<&LanePlan> {
+        self.plan.as_ref()
     }
 
     /// What has been asked of the venue on this connection and how that stands.
@@ -142,11 +150,13 @@ impl Decoder {
                 let plan: LanePlan = parse(bytes)?;
                 self.out.push_session(true, plan.url.clone());
                 self.adapter.on_open(at, &plan, &mut self.out);
+                self.plan = Some(plan);
                 Ok(())
             }
             Kind::Plan => {
                 let plan: LanePlan = parse(bytes)?;
                 self.adapter.on_plan(at, &plan, &mut self.out);
+                self.plan = Some(plan);
                 Ok(())
             }
             Kind::Close => {
@@ -192,6 +202,7 @@ struct State {
     format: u32,
     venue: String,
     rows_total: u64,
+    plan: Option<LanePlan>,
     symbols: Symbols,
     adapter: serde_json::Value,
 }
