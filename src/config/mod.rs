@@ -1,14 +1,34 @@
 //! Configuration as meant: the checked types that the rest of the daemon takes.
 //!
-//! Holding one of these is the proof that every rule has passed; nothing checks it again. How the YAML looks
-//! and which bounds hold is in `read.rs`.
+//! Holding one of these is the proof that every rule has passed; nothing checks it again. [`Config::load`] makes
+//! one from the files:
+//!
+//! - `yaml` turns a file into a tree that knows its lines; `env` puts `${NAME}` in;
+//! - `keys` lists every key with its `kind`, bounds, default and cost: the one list that the reader, the
+//!   reference page `docs/configuration.md` and the shipped files are held to;
+//! - `values` holds a file against that list; `read` and `venue` add the rules that take more than one key;
+//! - [`Problems`] is everything that is wrong, in all files, at once.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tapeway_exchanges::{config::Limits, event::Channel, venue::VenueSpec};
 
+mod database_url;
+mod env;
+mod keys;
+mod kind;
+mod problem;
+mod read;
+mod reference;
 mod secret;
+#[cfg(test)]
+mod tests;
+mod values;
+mod venue;
+mod yaml;
 
+pub use problem::{Problem, Problems};
+pub use reference::reference;
 pub use secret::Secret;
 
 /// Everything in `config/tapeway.yaml` and `config/exchanges/*.yaml`.
