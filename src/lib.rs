@@ -7,3 +7,5 @@ pub mod lane;
 pub mod metrics;
 pub mod queue;
 pub mod replay;
+pub mod store;
+pub mod writer;

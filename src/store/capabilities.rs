@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Connection, Error, within};
+use super::{Connection, Error};
 
 /// What was found.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -47,8 +47,7 @@ impl Capabilities {
     /// [`Error::Server`], [`Error::Timeout`], and [`Error::TooOld`] below [`SERVER_VERSION_MIN`] or
     /// [`TIMESCALEDB_MIN`].
     pub async fn read(connection: &Connection) -> Result<Self, Error> {
-        let query = connection.client.query_one(QUERY, &[]);
-        let row = within("read capabilities", connection.timeout(), query).await?;
+        let row = connection.query_one("read capabilities", QUERY, &[]).await?;
         let layout = row.get::<_, Option<i8>>("relkind").map(|relkind| match relkind.unsigned_abs() {
             b'p' => Layout::Partitioned,
             _ => Layout::Hypertable,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{io::AsyncRead, io::AsyncWrite, task::JoinHandle};
-use tokio_postgres::{AsyncMessage, Client, Config, config::TargetSessionAttrs, error::Severity};
+use tokio_postgres::{AsyncMessage, Client, Config, Row, config::TargetSessionAttrs, error::Severity, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{debug, warn};
 
@@ -128,12 +128,42 @@ impl Connection {
         within(doing, self.timeout, self.client.batch_execute(sql)).await
     }
 
+    /// Rows of a query, under the statement timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Server`] and [`Error::Timeout`].
+    pub async fn query(&self, doing: &'static str, sql: &str, arguments: Arguments<'_>) -> Result<Vec<Row>, Error> {
+        within(doing, self.timeout, self.client.query(sql, arguments)).await
+    }
+
+    /// The one row of a query, under the statement timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Server`], also when there is not exactly one; [`Error::Timeout`].
+    pub async fn query_one(&self, doing: &'static str, sql: &str, arguments: Arguments<'_>) -> Result<Row, Error> {
+        within(doing, self.timeout, self.client.query_one(sql, arguments)).await
+    }
+
+    /// Runs a statement with arguments, under the statement timeout; returns the rows it changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Server`] and [`Error::Timeout`].
+    pub async fn execute(&self, doing: &'static str, sql: &str, arguments: Arguments<'_>) -> Result<u64, Error> {
+        within(doing, self.timeout, self.client.execute(sql, arguments)).await
+    }
+
     /// Longest time one statement may take.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 }
+
+/// Arguments of a statement, `$1` first.
+pub type Arguments<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl Drop for Connection {
     fn drop(&mut self) {
@@ -302,7 +332,8 @@ mod tests {
 
     #[test]
     fn a_url_keeps_everything_but_the_tls_parameters() {
-        let parts = split("postgresql://u:p@h/db?sslmode=verify-full&connect_timeout=3&sslrootcert=%2Fa%20b.pem").unwrap();
+        let parts =
+            split("postgresql://u:p@h/db?sslmode=verify-full&connect_timeout=3&sslrootcert=%2Fa%20b.pem").unwrap();
         assert_eq!(parts.rest, "postgresql://u:p@h/db?connect_timeout=3");
         assert_eq!(parts.ssl_mode, SslMode::VerifyFull);
         assert_eq!(parts.root_cert, Some("/a b.pem".into()));

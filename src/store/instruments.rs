@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use tapeway_exchanges::{ids::Micros, metadata::Instrument, symbols::Symbol};
 use tokio_postgres::Row;
 
-use super::{Connection, Error, within};
+use super::{Connection, Error};
 
 /// An instrument's number in the database.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -20,14 +20,15 @@ pub struct InstrumentId(pub i32);
 /// [`Error::Server`], [`Error::Timeout`].
 pub async fn register(connection: &Connection, venue: &str, symbols: &[Symbol]) -> Result<Vec<InstrumentId>, Error> {
     let names: Vec<&str> = symbols.iter().map(|symbol| &**symbol).collect();
-    let insert = connection.client.execute(INSERT_MISSING, &[&venue, &names]);
-    within("register instruments", connection.timeout(), insert).await?;
-    let select = connection.client.query(
-        "SELECT instrument_id FROM unnest($2::text[]) WITH ORDINALITY AS wanted (symbol, nr)
+    connection.execute("register instruments", INSERT_MISSING, &[&venue, &names]).await?;
+    let rows = connection
+        .query(
+            "read instruments",
+            "SELECT instrument_id FROM unnest($2::text[]) WITH ORDINALITY AS wanted (symbol, nr)
          JOIN market_data.instruments i ON i.venue = $1 AND i.symbol = wanted.symbol ORDER BY nr",
-        &[&venue, &names],
-    );
-    let rows = within("read instruments", connection.timeout(), select).await?;
+            &[&venue, &names],
+        )
+        .await?;
     Ok(rows.iter().map(|row| InstrumentId(row.get(0))).collect())
 }
 
@@ -54,8 +55,7 @@ pub async fn enrich(connection: &Connection, venue: &str, list: &[Instrument]) -
 }
 
 async fn enrich_in_transaction(connection: &Connection, venue: &str, list: &[Instrument]) -> Result<Enriched, Error> {
-    let query = connection.client.query(KNOWN, &[&venue]);
-    let known = within("read instruments", connection.timeout(), query).await?;
+    let known = connection.query("read instruments", KNOWN, &[&venue]).await?;
     let by_symbol: std::collections::HashMap<&str, &Instrument> =
         list.iter().map(|instrument| (instrument.symbol.as_str(), instrument)).collect();
     let mut enriched = Enriched::default();
@@ -126,22 +126,25 @@ impl<'a> Description<'a> {
     async fn write(&self, connection: &Connection, id: i32) -> Result<(), Error> {
         let text = |value: Option<Decimal>| value.map(|value| value.to_string());
         let (tick, step, size) = (text(self.price_tick), text(self.qty_step), text(self.contract_size));
-        let update = connection.client.execute(
-            UPDATE,
-            &[
-                &id,
-                &self.base,
-                &self.quote,
-                &self.kind,
-                &self.expiry,
-                &tick,
-                &step,
-                &size,
-                &self.is_trading,
-                &self.listed,
-            ],
-        );
-        within("describe an instrument", connection.timeout(), update).await.map(drop)
+        connection
+            .execute(
+                "describe an instrument",
+                UPDATE,
+                &[
+                    &id,
+                    &self.base,
+                    &self.quote,
+                    &self.kind,
+                    &self.expiry,
+                    &tick,
+                    &step,
+                    &size,
+                    &self.is_trading,
+                    &self.listed,
+                ],
+            )
+            .await
+            .map(drop)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use refinery::{Migration, Runner};
 use tracing::{info, warn};
 
-use super::{Capabilities, Connection, Connector, Error, connect, within};
+use super::{Capabilities, Connection, Connector, Error, within};
 
 /// Brings the schema up to date. Returns the migrations applied now, none if it was.
 ///
@@ -56,7 +56,7 @@ pub(super) async fn lock(connection: &Connection) -> Result<(), Error> {
 /// On a connection of its own: a server that has the files but not the library ends the session.
 async fn create_timescaledb(connector: &Connector) {
     let create = async {
-        let connection: connect::Connection = connector.connect().await?;
+        let connection: Connection = connector.connect().await?;
         connection.run("create extension timescaledb", "CREATE EXTENSION IF NOT EXISTS timescaledb").await
     };
     if let Err(error) = create.await {

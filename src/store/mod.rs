@@ -12,7 +12,7 @@ pub mod capabilities;
 pub mod connect;
 pub mod instruments;
 pub mod migrate;
-mod partitions;
+pub(crate) mod partitions;
 pub mod policies;
 pub mod table;
 mod tls;

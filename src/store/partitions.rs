@@ -6,22 +6,23 @@
 
 use std::{
     ops::Range,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tracing::{info, warn};
 
-use super::{Connection, Error, table::Table, within};
+use super::{Connection, Error, table::Table};
 use crate::config::TablePolicy;
 
-/// Makes sure of partitions for now and for [`AHEAD`], and drops those past retention.
+/// Makes sure of partitions for now and [`AHEAD_SECONDS`] ahead, and drops those past retention.
 pub(super) async fn maintain(connection: &Connection, table: Table, policy: TablePolicy) -> Result<(), Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let width = width(policy);
-    let until = now.saturating_add(i64::try_from(AHEAD.as_secs()).unwrap_or(0).max(width));
-    let first = bucket(now, width).start;
-    ensure(connection, table, &[first - width..bucket(until, width).end]).await?;
+    let until = now.saturating_add(AHEAD_SECONDS.clamp(width, width * AHEAD_PARTITIONS_MAX));
+    let first = bucket(now, width);
+    let starts: Vec<i64> = (0..).map(|nr| first - width + nr * width).take_while(|start| *start <= until).collect();
+    ensure(connection, table, width, &starts).await?;
     let Some(age) = policy.drop_after else { return Ok(()) };
     let limit = now.saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     for (name, range) in existing(connection, table).await? {
@@ -40,22 +41,22 @@ pub(super) async fn maintain(connection: &Connection, table: Table, policy: Tabl
     Ok(())
 }
 
-/// Creates what is missing of these ranges (seconds since 1970, whole buckets).
-pub(super) async fn ensure(connection: &Connection, table: Table, ranges: &[Range<i64>]) -> Result<(), Error> {
+/// Creates what is missing of the buckets that begin at `starts` (seconds since 1970, each as [`bucket`] gives it).
+pub(crate) async fn ensure(connection: &Connection, table: Table, width: i64, starts: &[i64]) -> Result<(), Error> {
     connection.run("begin", "BEGIN").await?;
-    let result = ensure_locked(connection, table, ranges).await;
+    let result = ensure_locked(connection, table, width, starts).await;
     connection.run("end", if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
     result
 }
 
-async fn ensure_locked(connection: &Connection, table: Table, ranges: &[Range<i64>]) -> Result<(), Error> {
+async fn ensure_locked(connection: &Connection, table: Table, width: i64, starts: &[i64]) -> Result<(), Error> {
     connection
         .run("lock partitions", "SELECT pg_advisory_xact_lock(hashtextextended('tapeway partitions', 0))")
         .await?;
     let existing: Vec<_> = existing(connection, table).await?.into_iter().map(|(_, range)| range).collect();
     let (path, name) = (table.path(), table.name());
-    for range in ranges.iter().flat_map(|range| uncovered(range.clone(), &existing)) {
-        let part = format!("market_data.{name}_p{}", range.start);
+    for range in starts.iter().flat_map(|start| uncovered(*start..*start + width, &existing)) {
+        let part = format!("market_data.\"{name}_p{}\"", range.start);
         let sql = format!(
             "CREATE TABLE {part} (LIKE {path} INCLUDING DEFAULTS INCLUDING CONSTRAINTS); \
              ALTER TABLE {path} ATTACH PARTITION {part} FOR VALUES FROM (to_timestamp({})) TO (to_timestamp({}))",
@@ -67,15 +68,13 @@ async fn ensure_locked(connection: &Connection, table: Table, ranges: &[Range<i6
 }
 
 async fn existing(connection: &Connection, table: Table) -> Result<Vec<(String, Range<i64>)>, Error> {
-    let query = connection.client.query(EXISTING, &[&table.path()]);
-    let rows = within("read partitions", connection.timeout(), query).await?;
+    let rows = connection.query("read partitions", EXISTING, &[&table.path()]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1)..row.get(2))).collect())
 }
 
-/// The bucket that holds a second.
-pub(crate) fn bucket(second: i64, width: i64) -> Range<i64> {
-    let start = second.div_euclid(width) * width;
-    start..start + width
+/// Start of the bucket that holds a second.
+pub(crate) fn bucket(second: i64, width: i64) -> i64 {
+    second.div_euclid(width) * width
 }
 
 /// Width of a partition, in whole seconds.
@@ -103,8 +102,10 @@ fn uncovered(wanted: Range<i64>, existing: &[Range<i64>]) -> Vec<Range<i64>> {
     free
 }
 
-/// How far ahead partitions are made, or one partition if that is wider.
-const AHEAD: Duration = Duration::from_secs(3 * 86_400);
+/// How far ahead partitions are made, or one partition if that is wider ...
+const AHEAD_SECONDS: i64 = 3 * 86_400;
+/// ... but not more than this many.
+const AHEAD_PARTITIONS_MAX: i64 = 32;
 /// How long a drop may hold up writers.
 const DROP_LOCK_MS: u32 = 2_000;
 
@@ -124,14 +125,14 @@ mod tests {
 
     #[test]
     fn what_is_covered_is_left_alone_and_the_rest_is_filled() {
-        assert_eq!(uncovered(0..100, &[]), vec![0..100]);
-        assert_eq!(uncovered(0..100, &[0..100]), vec![]);
+        assert_eq!(uncovered(0..100, &[]), std::slice::from_ref(&(0..100)));
+        assert_eq!(uncovered(0..100, std::slice::from_ref(&(0..100))), vec![]);
         assert_eq!(uncovered(0..100, &[20..40, 90..200, -10..5]), vec![5..20, 40..90]);
     }
 
     #[test]
     fn a_second_before_1970_has_its_bucket_too() {
-        assert_eq!(bucket(-1, 60), -60..0);
-        assert_eq!(bucket(60, 60), 60..120);
+        assert_eq!(bucket(-1, 60), -60);
+        assert_eq!(bucket(60, 60), 60);
     }
 }

@@ -6,14 +6,13 @@
 
 use std::time::Duration;
 
-use tokio_postgres::types::ToSql;
 use tracing::info;
 
 use super::{
     Capabilities, Connection, Error, Layout,
+    connect::Arguments,
     migrate, partitions,
     table::{ORDER_BY, SEGMENT_BY, Table},
-    within,
 };
 use crate::config::{Database, TablePolicy};
 
@@ -23,11 +22,7 @@ use crate::config::{Database, TablePolicy};
 ///
 /// [`Error::NotMigrated`] before [`migrate`](super::migrate::migrate); [`Error::Server`] and [`Error::Timeout`]
 /// with what was being done: what was changed before stays, running it again goes on.
-pub async fn reconcile(
-    connection: &Connection,
-    capabilities: &Capabilities,
-    database: &Database,
-) -> Result<(), Error> {
+pub async fn reconcile(connection: &Connection, capabilities: &Capabilities, database: &Database) -> Result<(), Error> {
     migrate::lock(connection).await?;
     let result = match capabilities.layout {
         None => Err(Error::NotMigrated),
@@ -75,8 +70,9 @@ async fn hypertable(
         "SELECT time_interval = make_interval(secs => $2) FROM timescaledb_information.dimensions
          WHERE hypertable_schema = 'market_data' AND hypertable_name = $1",
         &[&name, &width],
-    );
-    if !is_width.await? {
+    )
+    .await?;
+    if !is_width {
         let sql = format!("SELECT set_chunk_time_interval('{path}', make_interval(secs => {width}))");
         change(connection, table.name(), "chunk interval", &sql).await?;
     }
@@ -86,8 +82,9 @@ async fn hypertable(
             "SELECT segmentby = $2 AND replace(orderby, '\"', '') = replace($3, '\"', '')
              FROM timescaledb_information.hypertable_columnstore_settings WHERE hypertable = to_regclass($1)",
             &[&path, &SEGMENT_BY, &ORDER_BY],
-        );
-        if !is_set.await? {
+        )
+        .await?;
+        if !is_set {
             let sql = format!(
                 "ALTER TABLE {path} SET (timescaledb.enable_columnstore, timescaledb.segmentby = '{SEGMENT_BY}', \
                  timescaledb.orderby = '{ORDER_BY}')"
@@ -135,9 +132,8 @@ struct Job {
 async fn job(connection: &Connection, table: Table, job: &Job, wanted: Option<Duration>) -> Result<(), Error> {
     let sql = "SELECT extract(epoch FROM (config ->> $3)::interval)::bigint FROM timescaledb_information.jobs
                WHERE hypertable_schema = 'market_data' AND hypertable_name = $1 AND proc_name = $2";
-    let query = connection.client.query(sql, &[&table.name(), &job.procedure, &job.key]);
-    let found: Option<i64> =
-        within("read policies", connection.timeout(), query).await?.first().map(|row| row.get::<_, i64>(0));
+    let rows = connection.query("read policies", sql, &[&table.name(), &job.procedure, &job.key]).await?;
+    let found = rows.first().map(|row| row.get::<_, i64>(0));
     let wanted = wanted.map(|age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
     if found == wanted {
         return Ok(());
@@ -171,8 +167,9 @@ async fn candles(connection: &Connection, database: &Database) -> Result<(), Err
              WHERE proc_name = 'policy_refresh_continuous_aggregate'
                 AND user_view_schema = 'aggregates' AND user_view_name = $1",
             &[&name, &every, &start],
-        );
-        if is_set.await? {
+        )
+        .await?;
+        if is_set {
             continue;
         }
         let sql = format!(
@@ -194,17 +191,16 @@ fn refresh_window(wanted: Duration, bucket: Duration, drop_after: Option<Duratio
     wanted.min(most).max(least)
 }
 
-async fn is_true(connection: &Connection, sql: &str, arguments: &[&(dyn ToSql + Sync)]) -> Result<bool, Error> {
-    let query = connection.client.query_opt(sql, arguments);
-    let row = within("read policies", connection.timeout(), query).await?;
-    Ok(row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false))
+async fn is_true(connection: &Connection, sql: &str, arguments: Arguments<'_>) -> Result<bool, Error> {
+    let rows = connection.query("read policies", sql, arguments).await?;
+    Ok(rows.first().and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false))
 }
 
 async fn change(connection: &Connection, table: &str, policy: &'static str, sql: &str) -> Result<(), Error> {
     info!(table, policy, "database policy changed");
     // In one transaction, so that a failing change does not leave the old policy removed.
     let sql = format!("BEGIN; {sql}; COMMIT");
-    let result = within(policy, connection.timeout(), connection.client.batch_execute(&sql)).await;
+    let result = connection.run(policy, &sql).await;
     if result.is_err() {
         connection.run("roll back a policy change", "ROLLBACK").await?;
     }

@@ -44,15 +44,33 @@ impl Table {
     pub const fn columns(self) -> &'static [&'static str] {
         match self {
             Self::Trades => &[
-                "time", "recv_time", "instrument_id", "price", "qty", "side", "trade_id", "trade_ref", "flags",
-                "lane_id", "frame_pos",
+                "time",
+                "recv_time",
+                "instrument_id",
+                "price",
+                "qty",
+                "side",
+                "trade_id",
+                "trade_ref",
+                "flags",
+                "lane_id",
+                "frame_pos",
             ],
-            Self::BookDeltas => &[
-                "time", "recv_time", "instrument_id", "side", "price", "qty", "seq", "flags", "lane_id", "frame_pos",
-            ],
+            Self::BookDeltas => {
+                &["time", "recv_time", "instrument_id", "side", "price", "qty", "seq", "flags", "lane_id", "frame_pos"]
+            }
             Self::Quotes => &[
-                "time", "recv_time", "instrument_id", "bid_price", "bid_qty", "ask_price", "ask_qty", "seq", "flags",
-                "lane_id", "frame_pos",
+                "time",
+                "recv_time",
+                "instrument_id",
+                "bid_price",
+                "bid_qty",
+                "ask_price",
+                "ask_qty",
+                "seq",
+                "flags",
+                "lane_id",
+                "frame_pos",
             ],
         }
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use tapeway_exchanges::ids::FramePos;
 
-use super::{Connection, Error, within};
+use super::{Connection, Error};
 
 /// A lane's number in the database.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -34,11 +34,24 @@ pub struct Watermark {
 ///
 /// [`Error::Server`], [`Error::Timeout`].
 pub async fn claim(connection: &Connection, venue: &str, name: &str) -> Result<bool, Error> {
-    let query = connection.client.query_one(
-        "SELECT pg_try_advisory_lock(hashtextextended('tapeway lane ' || $1 || '/' || $2, 0))",
-        &[&venue, &name],
-    );
-    Ok(within("claim a lane", connection.timeout(), query).await?.get(0))
+    Ok(connection
+        .query_one(
+            "claim a lane",
+            "SELECT pg_try_advisory_lock(hashtextextended('tapeway lane ' || $1 || '/' || $2, 0))",
+            &[&venue, &name],
+        )
+        .await?
+        .get(0))
+}
+
+/// Ends the session that has a lane if it is an earlier connection of this very thread, which the server does not yet
+/// know to be dead; whether there was one.
+///
+/// # Errors
+///
+/// [`Error::Server`], [`Error::Timeout`].
+pub async fn end_stale_claim(connection: &Connection, venue: &str, name: &str) -> Result<bool, Error> {
+    Ok(!connection.query("end a stale claim", END_STALE_CLAIM, &[&venue, &name]).await?.is_empty())
 }
 
 /// Gives a claimed lane back.
@@ -47,11 +60,14 @@ pub async fn claim(connection: &Connection, venue: &str, name: &str) -> Result<b
 ///
 /// [`Error::Server`], [`Error::Timeout`].
 pub async fn release(connection: &Connection, venue: &str, name: &str) -> Result<(), Error> {
-    let query = connection.client.execute(
-        "SELECT pg_advisory_unlock(hashtextextended('tapeway lane ' || $1 || '/' || $2, 0))",
-        &[&venue, &name],
-    );
-    within("release a lane", connection.timeout(), query).await.map(drop)
+    connection
+        .execute(
+            "release a lane",
+            "SELECT pg_advisory_unlock(hashtextextended('tapeway lane ' || $1 || '/' || $2, 0))",
+            &[&venue, &name],
+        )
+        .await
+        .map(drop)
 }
 
 /// The lane's number, given now if this journal is new to the database.
@@ -61,8 +77,7 @@ pub async fn release(connection: &Connection, venue: &str, name: &str) -> Result
 /// [`Error::Server`], [`Error::Timeout`].
 pub async fn lane_id(connection: &Connection, venue: &str, name: &str, journal_id: u128) -> Result<LaneId, Error> {
     let journal_id = format!("{journal_id:032x}");
-    let query = connection.client.query_one(LANE_ID, &[&venue, &name, &journal_id]);
-    Ok(LaneId(within("look a lane up", connection.timeout(), query).await?.get(0)))
+    Ok(LaneId(connection.query_one("look a lane up", LANE_ID, &[&venue, &name, &journal_id]).await?.get(0)))
 }
 
 /// Reads a lane's watermark.
@@ -71,8 +86,7 @@ pub async fn lane_id(connection: &Connection, venue: &str, name: &str, journal_i
 ///
 /// [`Error::Server`], [`Error::Timeout`].
 pub async fn read(connection: &Connection, lane: LaneId) -> Result<Watermark, Error> {
-    let query = connection.client.query_one(READ, &[&lane.0]);
-    let row = within("read a watermark", connection.timeout(), query).await?;
+    let row = connection.query_one("read a watermark", READ, &[&lane.0]).await?;
     Ok(Watermark {
         next: FramePos::new(row.get::<_, i64>(0).unsigned_abs()),
         rows_total: row.get::<_, i64>(1).unsigned_abs(),
@@ -80,6 +94,17 @@ pub async fn read(connection: &Connection, lane: LaneId) -> Result<Watermark, Er
         elsewhere: row.get(3),
     })
 }
+
+/// The application name holds a number that only this process and thread use. Waits a little for the session to be gone.
+const END_STALE_CLAIM: &str = "
+SELECT pg_terminate_backend(held.pid, 2000)
+FROM (SELECT hashtextextended('tapeway lane ' || $1 || '/' || $2, 0) AS key) AS lane
+JOIN pg_locks held ON held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+    AND held.classid = ((lane.key >> 32) & 4294967295)::oid AND held.objid = (lane.key & 4294967295)::oid
+    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+JOIN pg_stat_activity holder ON holder.pid = held.pid
+WHERE holder.application_name = current_setting('application_name')
+  AND holder.usename = current_user AND held.pid <> pg_backend_pid()";
 
 /// Looks the lane up first: an upsert would use up a number at every connect.
 const LANE_ID: &str = "
