@@ -14,3 +14,5 @@ pub mod recording;
 pub mod replay;
 pub mod session;
 pub mod status;
+pub mod store;
+pub mod writer;
