@@ -3,6 +3,7 @@
 
 mod binance;
 mod coinbase;
+mod kraken;
 
 use crate::{
     adapter::{Adapter, LanePlan},
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// Every venue tapeway speaks.
-pub static VENUES: &[VenueSpec] = &[binance::SPOT, binance::USDM, binance::COINM, coinbase::SPEC];
+pub static VENUES: &[VenueSpec] = &[binance::SPOT, binance::USDM, binance::COINM, coinbase::SPEC, kraken::SPEC];
 
 /// What the daemon must know about a venue before it connects.
 #[derive(Debug)]
