@@ -52,6 +52,14 @@ impl Inband {
         }
     }
 
+    /// A numbered update shows that others are missing. Emits a gap whatever the book's state: every stretch is
+    /// named.
+    pub(crate) fn on_gap(&mut self, symbol: SymbolIx, missing: Missing, until: Option<Micros>, out: &mut Outbox) {
+        let span = Span { since: self.time, until };
+        self.gaps.open(out, symbol, Cause::Sequence, missing, span);
+        self.is_live = false;
+    }
+
     /// The connection ended.
     pub(crate) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
         if std::mem::take(&mut self.has_delivered) {

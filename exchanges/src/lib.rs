@@ -15,6 +15,7 @@ pub mod ids;
 mod inband;
 pub mod input;
 mod json;
+mod levels;
 pub mod metadata;
 pub mod number;
 pub mod plan;

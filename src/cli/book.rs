@@ -122,7 +122,7 @@ fn book(venue: &VenueSpec, replica: &Replica<u64>, depth: usize) -> Value {
         book["bids_unproven"] = json!(bids);
         book["asks_unproven"] = json!(asks);
     }
-    if (venue.proof)(Channel::Book) == Proof::Checksum {
+    if replica.checked > 0 || (venue.proof)(Channel::Book) == Proof::Checksum {
         book["checksums"] = json!({
             "checked": replica.checked,
             "matched": replica.checked - replica.mismatched.len() as u64,

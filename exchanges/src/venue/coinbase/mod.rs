@@ -13,10 +13,11 @@ use crate::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
     config::Limits,
     error::FrameError,
-    event::{Cause, Channel, Flags, Level, Side, Trade},
+    event::{Cause, Channel, Flags, Side, Trade},
     ids::{Micros, Nanos, SymbolIx},
     inband::{Inband, text_behind},
-    json::{Items, Json},
+    json::{Items, Json, View},
+    levels::LevelHead,
     metadata::Source,
     plan::spread,
     replica::Role,
@@ -278,7 +279,7 @@ impl Market {
         out: &mut Outbox,
     ) -> Result<(), FrameError> {
         let flags = if self.book.is_live() { Flags::NONE } else { Flags::AFTER_GAP };
-        let head = Head::new(at, symbol, venue_time, flags);
+        let head = LevelHead::new(at, symbol, None, venue_time, flags);
         let mark = out.level_mark();
         for item in changes {
             match wire::change(item) {
@@ -299,45 +300,19 @@ impl Market {
         at: At,
         symbol: SymbolIx,
         venue_time: Option<Micros>,
-        (bids, asks): (Items<'_, '_>, Items<'_, '_>),
+        (bids, asks): (Option<View<'_, '_>>, Option<View<'_, '_>>),
         out: &mut Outbox,
     ) -> Result<(), FrameError> {
-        let head = Head::new(at, symbol, venue_time, Flags::SNAPSHOT);
+        let head = LevelHead::new(at, symbol, None, venue_time, Flags::SNAPSHOT);
         let mark = out.level_mark();
-        for (side, field, levels) in [(Side::Buy, "bids", bids), (Side::Sell, "asks", asks)] {
-            for item in levels {
-                match wire::level(field, item) {
-                    Ok((price, qty)) => head.push(side, price, qty, out),
-                    Err(error) => {
-                        out.drop_levels(mark);
-                        return Err(error);
-                    }
-                }
-            }
+        let pushed = head.push_pairs(Side::Buy, "bids", bids, out);
+        if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "asks", asks, out)) {
+            out.drop_levels(mark);
+            return Err(error);
         }
         self.book.on_snapshot(symbol, venue_time, at.received.micros(), out);
         out.finish_book(mark, symbol, Role::Snapshot { keeps_from: None, depth: None }, None, None);
         Ok(())
-    }
-}
-
-/// What all rows of one book message have in common.
-struct Head {
-    symbol: SymbolIx,
-    flags: Flags,
-    time: Micros,
-}
-
-impl Head {
-    fn new(at: At, symbol: SymbolIx, venue_time: Option<Micros>, flags: Flags) -> Self {
-        let flags = if venue_time.is_some() { flags } else { flags.with(Flags::VENUE_TIME_BAD) };
-        Self { symbol, flags, time: venue_time.unwrap_or(at.received.micros()) }
-    }
-
-    #[inline]
-    fn push(&self, side: Side, price: rust_decimal::Decimal, qty: rust_decimal::Decimal, out: &mut Outbox) {
-        let Self { symbol, flags, time } = *self;
-        out.push_level(Level { frame: 0, symbol, side, flags, time, price, qty, seq: None });
     }
 }
 

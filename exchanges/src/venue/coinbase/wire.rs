@@ -20,8 +20,8 @@ pub(super) enum Message<'t, 'i> {
     Snapshot {
         product: &'i str,
         time: Option<Micros>,
-        bids: Items<'t, 'i>,
-        asks: Items<'t, 'i>,
+        bids: Option<View<'t, 'i>>,
+        asks: Option<View<'t, 'i>>,
     },
     Update {
         product: &'i str,
@@ -77,8 +77,8 @@ pub(super) fn read<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameE
         "snapshot" => Ok(Message::Snapshot {
             product: root.need_text("product_id")?,
             time: optional_time(root)?,
-            bids: root.need_items("bids")?,
-            asks: root.need_items("asks")?,
+            bids: root.get("bids"),
+            asks: root.get("asks"),
         }),
         "subscriptions" => Ok(Message::Subscriptions(root.need_items("channels")?)),
         "error" => {
@@ -119,12 +119,6 @@ pub(super) fn change(change: View<'_, '_>) -> Result<(Side, Decimal, Decimal), F
         return Err(FrameError::field("changes", RULE, &change.shown()));
     };
     Ok((book_side(side)?, number::price("changes", price)?, number::qty("changes", qty)?))
-}
-
-/// One level of a snapshot: price and quantity.
-pub(super) fn level(field: &'static str, level: View<'_, '_>) -> Result<(Decimal, Decimal), FrameError> {
-    let pair = level.pair().ok_or_else(|| FrameError::field(field, "price and size as strings", &level.shown()))?;
-    Ok((number::price(field, pair.0)?, number::qty(field, pair.1)?))
 }
 
 fn book_side(text: &str) -> Result<Side, FrameError> {
