@@ -38,6 +38,11 @@ fn stop(handle: Handle, within: Duration) -> Vec<Undone> {
     block_on(async { handle.stop(tokio::time::Instant::now() + within).await })
 }
 
+/// Lanes and their states on the first thread.
+fn lane_states(handle: &Handle) -> Vec<String> {
+    handle.states()[0].lanes.iter().map(|lane| format!("{} {}", lane.lane, lane.state)).collect()
+}
+
 /// The chunks of a lane: `count` chunks of `frames` frames.
 fn chunks(nr: u64, count: u64, frames: u64) -> Vec<Events> {
     (0..count).map(|index| chunk(nr, index * frames, frames)).collect()
@@ -269,10 +274,9 @@ fn a_new_lane_joins_and_a_removed_one_is_written_to_its_end() {
         handle.add(second.clone());
         input[1].iter().for_each(|chunk| feed(&second, chunk.clone()));
         handle.remove("acme.0");
-        until(|| handle.states()[0].lanes.len() == 1, || format!("{:?}", handle.states()));
+        until(|| lane_states(&handle) == ["acme.1 claimed"], || format!("{:?}", handle.states()));
         assert_eq!(first.progress.committed(), first.progress.appended());
         until_committed(&second);
-        assert_eq!(handle.states()[0].lanes[0].lane, "acme.1");
         assert!(handle.states()[0].is_database_up);
         assert_eq!(stop(handle, feeding::PATIENCE), []);
         let mut rows = expected("acme.0", &input[0]);
@@ -308,7 +312,7 @@ fn nothing_is_committed_before_it_is_on_disk() {
 #[test]
 fn a_stop_names_the_lanes_it_left() {
     let Some(cluster) = Cluster::start(Flavor::Plain) else { return };
-    let database = prepared(&cluster, "left");
+    let database = prepared(&cluster, "leaving");
     let lane = lane("acme.0", 1, 8);
     let handle = writer::start(&settings(1, 100), &database, vec![lane.clone()]).unwrap();
     feed(&lane, chunk(0, 0, 10));
@@ -453,7 +457,7 @@ fn a_journal_older_than_its_watermark_is_not_written() {
     let cut = lane("acme.0", 1, 8);
     cut.progress.recovered(FramePos::new(40));
     let handle = writer::start(&settings(1, 500), &database, vec![cut.clone()]).unwrap();
-    until(|| handle.states()[0].lanes[0].state == "refused", || format!("{:?}", handle.states()));
+    until(|| lane_states(&handle) == ["acme.0 refused"], || format!("{:?}", handle.states()));
     let why = handle.states()[0].lanes[0].why.clone().unwrap();
     assert!(why.contains("100") && why.contains("40"), "{why}");
     feed(&cut, chunk(1, 40, 20));
@@ -472,13 +476,20 @@ fn a_second_daemon_stands_by_and_goes_on_where_the_first_ended() {
         let second = writer::start(&settings(1, 500), &database, vec![spare.clone()]).unwrap();
         // Both hear the venue; only one writes.
         feed(&spare, chunk(0, 0, 120));
-        until(|| second.states()[0].lanes[0].state == "standby", || format!("{:?}", second.states()));
+        until(|| lane_states(&second) == ["acme.0 standby"], || format!("{:?}", second.states()));
         assert_eq!(spare.progress.committed(), FramePos::FIRST);
         assert_eq!(stop(first, feeding::PATIENCE), []);
         until_committed(&spare);
-        assert_eq!(second.states()[0].lanes[0].state, "claimed");
+        assert_eq!(lane_states(&second), ["acme.0 claimed"]);
         assert_eq!(stop(second, feeding::PATIENCE), []);
         assert_same(&stored(cluster, "standby"), &expected("acme.0", &[chunk(0, 0, 120)]));
+        let (received, committed, rejected) = spare.rows.counts();
+        assert_eq!(received, committed + rejected, "rows that the first daemon wrote are accounted for");
+        let said = cluster.psql("standby", "SELECT reason, detail FROM audit.rejects");
+        assert!(
+            said.starts_with(&format!("written_elsewhere|{rejected} rows of the frames from 0 to before 100")),
+            "{said}"
+        );
     });
 }
 
