@@ -32,6 +32,7 @@ use crate::{
 mod directory;
 mod fleet;
 pub mod logging;
+pub mod outlook;
 mod supervise;
 
 use fleet::{Fleet, FleetError};
