@@ -131,7 +131,8 @@ struct Mounted(tempfile::TempDir);
 impl Mounted {
     fn new() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tapeway-test"]).arg(dir.path()).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tapeway-test"]).arg(dir.path()).output();
         match mount {
             Ok(output) if output.status.success() => Some(Self(dir)),
             result => {
