@@ -66,7 +66,7 @@ fn every_metric_named_outside_the_code_is_exported_and_every_exported_one_is_loo
     assert!(!panels.is_empty() && !rules.is_empty());
     for (place, used) in [("rules", &rules), ("tests", &tests), ("dashboards", &panels)] {
         let unknown: Vec<_> = used.iter().filter(|name| !is_exported(name, &exported)).collect();
-        assert!(unknown.is_empty(), "prometheus {place} use names that src/metrics.rs does not export: {unknown:?}");
+        assert!(unknown.is_empty(), "prometheus {place} use names that src/metrics does not export: {unknown:?}");
     }
     let watched: BTreeSet<&String> = rules.union(&panels).collect();
     let idle: Vec<_> = exported.iter().filter(|name| !watched.iter().any(|used| base(used) == *name)).collect();
