@@ -251,6 +251,12 @@ impl Outbox {
         self.events.notes.push(Note::Reject(Reject { frame, reason, detail }));
     }
 
+    /// Emits what a frame that is gone from the journal leaves: a reject that says so.
+    pub(crate) fn push_lost(&mut self, detail: String) {
+        let (frame, reason) = (self.frame, "journal_damage");
+        self.events.notes.push(Note::Reject(Reject { frame, reason, detail }));
+    }
+
     /// Emits a connection opened or closed.
     pub(crate) fn push_session(&mut self, is_open: bool, detail: String) {
         self.events.notes.push(Note::Session(Session { frame: self.frame, is_open, detail }));

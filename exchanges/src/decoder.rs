@@ -71,6 +71,13 @@ impl Decoder {
         }
     }
 
+    /// Stands in for a journaled input that can no longer be read: positions stay dense, and a reject names the
+    /// frame. What was in it is for the venue's numbering to miss.
+    pub fn lose(&mut self, at: At, detail: String) {
+        self.out.begin(at);
+        self.out.push_lost(detail);
+    }
+
     /// Lets the adapter act on the passing of time. Never called on replay.
     pub fn tick(&mut self, now: Nanos) {
         self.adapter.on_tick(now, &mut self.out.actions);

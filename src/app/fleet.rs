@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tapeway_exchanges::{adapter::LanePlan, config::VenueConfig, decoder::Decoder, venue};
+use tapeway_exchanges::{adapter::LanePlan, decoder::Decoder, venue};
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, watch},
@@ -13,6 +13,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use super::outlook::venue_config;
 use crate::{
     config::{Config, Venue},
     journal::{self, Identity, Journal, LaneJournal},
@@ -120,16 +121,7 @@ impl Fleet {
         symbols: Vec<String>,
         link: &Arc<VenueLink>,
     ) -> Result<(), FleetError> {
-        let config = VenueConfig {
-            venue: venue.spec.name,
-            symbols,
-            channels: venue.channels.clone(),
-            book_depth: venue.book_depth,
-            lanes_min: venue.lanes_min,
-            ws_url: venue.ws_url.clone(),
-            http_url: venue.http_url.clone(),
-            limits: venue.limits,
-        };
+        let config = venue_config(venue, symbols);
         let plans = (venue.spec.plan)(&config, &self.plans(venue.spec.name));
         let mut wanted: HashMap<String, LanePlan> = plans.into_iter().map(|plan| (plan.lane.clone(), plan)).collect();
         let names: Vec<String> = self.lanes_of(venue.spec.name);
@@ -181,7 +173,10 @@ impl Fleet {
                 }
             }
         }
-        late.extend(self.writers.stop(deadline).await);
+        for left in self.writers.stop(deadline).await {
+            let frames = left.appended.frames_since(left.committed).unwrap_or(0);
+            late.push(format!("writer {}: lane {} has {frames} frames left", left.shard, left.lane));
+        }
         late
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Cursor {
     source: Source,
     seed: u32,
     buf: Vec<u8>,
+    /// Bytes read at once: grows to [`READ_BYTES_MAX`] while there is more.
+    bite: usize,
     /// Unread bytes are `buf[start..end]`.
     start: usize,
     end: usize,
@@ -119,7 +121,7 @@ impl Cursor {
     pub(crate) fn resync(&mut self) -> Result<bool, Error> {
         loop {
             let held = self.end - self.start;
-            match self.fill(held + READ_BYTES) {
+            match self.fill(held + self.bite) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) if self.source.is_compressed() && is_bad_data(&error) => break,
@@ -177,6 +179,7 @@ impl Cursor {
             source: Source::new(file, segment.is_compressed).map_err(Error::io("open", path))?,
             seed: 0,
             buf: Vec::new(),
+            bite: usize::try_from(segment.bytes).unwrap_or(READ_BYTES_MAX).clamp(READ_BYTES_MIN, READ_BYTES_MAX),
             start: 0,
             end: 0,
             offset: 0,
@@ -240,17 +243,23 @@ impl Cursor {
             self.buf.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
-        let wanted = len.max(READ_BYTES);
-        if self.buf.len() < wanted {
-            self.buf.resize(wanted.next_multiple_of(READ_BYTES), 0);
-        } else if self.buf.len() > KEPT_BYTES_MAX && wanted <= READ_BYTES && self.end <= READ_BYTES {
-            self.buf.truncate(READ_BYTES);
+        if self.buf.len() > KEPT_BYTES_MAX && len <= self.bite && self.end <= self.bite {
+            self.buf.truncate(self.bite);
             self.buf.shrink_to_fit();
+        }
+        let wanted = len.max(self.bite);
+        if self.buf.len() < wanted {
+            self.buf.resize(wanted.next_multiple_of(READ_BYTES_MIN), 0);
         }
         while self.end < len {
             match self.source.read(&mut self.buf[self.end..]) {
                 Ok(0) => return Ok(false),
-                Ok(read) => self.end += read,
+                Ok(read) => {
+                    self.end += read;
+                    if self.end == self.buf.len() {
+                        self.bite = (self.bite * 2).min(READ_BYTES_MAX);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -322,8 +331,10 @@ fn foreign(path: &Path, what: &'static str, found: &str, expected: &str) -> Erro
     Error::Foreign { path: path.into(), what, found: found.into(), expected: expected.into() }
 }
 
-/// Bytes read from a segment at once.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes read from a segment at once, at least.
+const READ_BYTES_MIN: usize = 4 << 10;
+/// Bytes read from a segment at once, at most (a longer record is read whole).
+const READ_BYTES_MAX: usize = 1 << 20;
 /// Bytes read from a compressed segment at once.
 const COMPRESSED_READ_BYTES: usize = 256 << 10;
 /// A buffer that one long record made longer than this is made small again.

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use tapeway_exchanges::ids::FramePos;
+use tapeway_exchanges::ids::{FramePos, Nanos};
 
 use super::{
     Record,
@@ -31,6 +31,7 @@ pub struct Reader {
     cursor: Option<Cursor>,
     pos: FramePos,
     state: Option<Vec<u8>>,
+    created: Nanos,
     /// Records before this are known to be appended.
     limit: FramePos,
 }
@@ -67,6 +68,7 @@ impl Reader {
             cursor: None,
             pos: from,
             state: None,
+            created: Nanos(0),
             limit: FramePos::FIRST,
         };
         for _ in 0..LISTINGS_MAX {
@@ -120,6 +122,12 @@ impl Reader {
         self.state.as_deref()
     }
 
+    /// When the segment the reader was opened in was made, by the host clock; zero when its head is damaged.
+    #[must_use]
+    pub fn created(&self) -> Nanos {
+        self.created
+    }
+
     fn open_at_state(&mut self, from: FramePos) -> Result<(), Error> {
         let segments = self.segments()?;
         let Some(oldest) = segments.first() else { return Ok(()) };
@@ -129,13 +137,12 @@ impl Reader {
         let mut fallback = None;
         for segment in segments[..=holding].iter().rev() {
             let (cursor, head) = Cursor::open(self.disk.as_ref(), segment, self.journal_id)?;
-            let (state, is_whole) = match head {
-                Ok(head) => (head.state, !head.is_state_damaged),
-                Err(_) => (None, false),
-            };
-            if is_whole {
+            if let Ok(head) = head
+                && !head.is_state_damaged
+            {
                 fallback = None;
-                self.stand(cursor, state);
+                self.created = head.created;
+                self.stand(cursor, head.state);
                 break;
             }
             fallback.get_or_insert(cursor);

@@ -68,6 +68,35 @@ pub const LANES_BEHIND: &str = "tapeway_lanes_behind";
 /// Version of the running binary. Labels: version.
 pub const BUILD_INFO: &str = "tapeway_build_info";
 
+// --- writer ---
+
+/// Rows committed. Labels: venue, table.
+pub const ROWS_COMMITTED: &str = "tapeway_rows_committed_total";
+/// Rows refused for their data. Labels: venue, reason.
+pub const ROWS_REJECTED: &str = "tapeway_rows_rejected_total";
+/// Receive time of a frame to the commit of its rows. Labels: venue.
+pub const RECEIVE_TO_COMMIT: &str = "tapeway_receive_to_commit_seconds";
+/// Rows taken from the queue. Labels: venue, lane.
+pub const QUEUE_ROWS_OUT: &str = "tapeway_queue_rows_out_total";
+/// Rows read from the journal because the queue did not have them. Labels: venue, lane.
+pub const CATCH_UP_ROWS: &str = "tapeway_catch_up_rows_total";
+/// Frames by which a lane is behind while its journal is read; 0 on the live path. Labels: venue, lane.
+pub const LANE_BEHIND_FRAMES: &str = "tapeway_lane_behind_frames";
+/// Rows of a batch. Labels: writer.
+pub const BATCH_ROWS: &str = "tapeway_batch_rows";
+/// `BEGIN` to the answer to `COMMIT`. Labels: writer.
+pub const COMMIT_SECONDS: &str = "tapeway_commit_seconds";
+/// Whether the writer has a working connection. Labels: writer.
+pub const DATABASE_UP: &str = "tapeway_database_up";
+/// Connections to the database given up or lost. Labels: writer, reason.
+pub const DATABASE_RECONNECTS: &str = "tapeway_database_reconnects_total";
+/// Whether rows are compressed as they arrive. Labels: writer.
+pub const DIRECT_COMPRESS_ON: &str = "tapeway_direct_compress_on";
+/// How often the server said that it does not compress a COPY directly. Labels: writer.
+pub const DIRECT_COMPRESS_WARNINGS: &str = "tapeway_direct_compress_warnings_total";
+/// Lanes that another daemon holds. Labels: writer.
+pub const LANES_STANDBY: &str = "tapeway_lanes_standby";
+
 /// Installs the recorder and describes every metric.
 ///
 /// # Errors
@@ -107,6 +136,7 @@ fn describe() {
     describe_gauge!(LANE_COMMITTED, Unit::Count, "First position not yet committed.");
     describe_gauge!(LANES_BEHIND, Unit::Count, "Lanes whose writer reads the journal.");
     describe_gauge!(BUILD_INFO, Unit::Count, "Version of the running binary.");
+    describe_writer();
 }
 
 /// One session's handles.
@@ -230,6 +260,88 @@ impl LaneMetrics {
 /// The gauge of lanes whose writer reads the journal.
 pub fn lanes_behind() -> Gauge {
     gauge!(LANES_BEHIND)
+}
+
+fn describe_writer() {
+    describe_counter!(ROWS_COMMITTED, Unit::Count, "Rows committed.");
+    describe_counter!(ROWS_REJECTED, Unit::Count, "Rows the database refused for their data.");
+    describe_histogram!(RECEIVE_TO_COMMIT, Unit::Seconds, "Receive time of a frame to the commit of its rows.");
+    describe_counter!(QUEUE_ROWS_OUT, Unit::Count, "Rows taken from the queue.");
+    describe_counter!(CATCH_UP_ROWS, Unit::Count, "Rows read from the journal because the queue did not have them.");
+    describe_gauge!(LANE_BEHIND_FRAMES, Unit::Count, "Frames a lane is behind while its journal is read.");
+    describe_histogram!(BATCH_ROWS, Unit::Count, "Rows of a batch.");
+    describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "BEGIN to the answer to COMMIT of a batch.");
+    describe_gauge!(DATABASE_UP, Unit::Count, "Whether the writer has a working connection.");
+    describe_counter!(DATABASE_RECONNECTS, Unit::Count, "Connections to the database given up or lost.");
+    describe_gauge!(DIRECT_COMPRESS_ON, Unit::Count, "Whether rows are compressed as they arrive.");
+    describe_counter!(DIRECT_COMPRESS_WARNINGS, Unit::Count, "COPYs the server would not compress directly.");
+    describe_gauge!(LANES_STANDBY, Unit::Count, "Lanes that another daemon holds.");
+}
+
+/// One writer thread's handles.
+#[derive(Debug)]
+pub struct WriterMetrics {
+    writer: String,
+    pub batch_rows: Histogram,
+    pub commit_seconds: Histogram,
+    pub database_up: Gauge,
+    pub direct_compress_on: Gauge,
+    pub direct_compress_warnings: Counter,
+    pub lanes_standby: Gauge,
+}
+
+impl WriterMetrics {
+    /// The handles of writer thread `shard`.
+    pub fn new(shard: usize) -> Self {
+        let writer = shard.to_string();
+        Self {
+            batch_rows: histogram!(BATCH_ROWS, "writer" => writer.clone()),
+            commit_seconds: histogram!(COMMIT_SECONDS, "writer" => writer.clone()),
+            database_up: gauge!(DATABASE_UP, "writer" => writer.clone()),
+            direct_compress_on: gauge!(DIRECT_COMPRESS_ON, "writer" => writer.clone()),
+            direct_compress_warnings: counter!(DIRECT_COMPRESS_WARNINGS, "writer" => writer.clone()),
+            lanes_standby: gauge!(LANES_STANDBY, "writer" => writer.clone()),
+            writer,
+        }
+    }
+
+    /// Counts a connection given up. Rare, so the handle is looked up.
+    pub fn reconnect(&self, reason: &'static str) {
+        counter!(DATABASE_RECONNECTS, "writer" => self.writer.clone(), "reason" => reason).increment(1);
+    }
+}
+
+/// One lane's handles on the writer's side.
+#[derive(Debug)]
+pub struct LaneWriterMetrics {
+    venue: &'static str,
+    /// By table, in the order of `Table::ALL`.
+    pub rows_committed: [Counter; 3],
+    pub receive_to_commit: Histogram,
+    pub queue_rows_out: Counter,
+    pub catch_up_rows: Counter,
+    pub behind_frames: Gauge,
+}
+
+impl LaneWriterMetrics {
+    /// The handles of the lane called `lane`.
+    pub fn new(venue: &'static str, lane: &str) -> Self {
+        let name = lane.to_owned();
+        let table = |table: &'static str| counter!(ROWS_COMMITTED, "venue" => venue, "table" => table);
+        Self {
+            venue,
+            rows_committed: ["trades", "book_deltas", "quotes"].map(table),
+            receive_to_commit: histogram!(RECEIVE_TO_COMMIT, "venue" => venue),
+            queue_rows_out: counter!(QUEUE_ROWS_OUT, "venue" => venue, "lane" => name.clone()),
+            catch_up_rows: counter!(CATCH_UP_ROWS, "venue" => venue, "lane" => name.clone()),
+            behind_frames: gauge!(LANE_BEHIND_FRAMES, "venue" => venue, "lane" => name),
+        }
+    }
+
+    /// Counts a refused row. Rare.
+    pub fn rejected(&self, reason: &'static str) {
+        counter!(ROWS_REJECTED, "venue" => self.venue, "reason" => reason).increment(1);
+    }
 }
 
 /// Bucket bounds of every histogram of seconds: 100 µs to a minute.

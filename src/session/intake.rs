@@ -93,14 +93,28 @@ impl Intake {
         Ok(())
     }
 
-    /// Flushes and seals the journal: the last thing a session does.
+    /// Flushes and seals the journal: the last thing a session does. The next start finds an empty segment with
+    /// the decoder's state and has nothing to read.
     ///
     /// # Errors
     ///
     /// The disk refused; the next start recovers what is there.
     pub(super) fn seal(mut self) -> Result<(), journal::Error> {
         self.flush()?;
-        self.journal.seal()
+        match self.journal.roll(&self.decoder.state()) {
+            Err(journal::Error::Full { .. } | journal::Error::TooLong { .. }) => self.journal.seal(),
+            result => result,
+        }
+    }
+
+    /// Whether a journal that was full takes frames again. Tries to write what waits, and lets retention have the
+    /// segment if everything in it is committed.
+    pub(super) fn has_room(&mut self) -> bool {
+        let result = self
+            .flush()
+            .and_then(|()| self.journal.flush())
+            .and_then(|()| if self.journal.is_roll_due() { self.journal.roll(&self.decoder.state()) } else { Ok(()) });
+        result.is_ok() && !self.journal.is_full()
     }
 
     /// The decoder, for its actions, ticks and subscriptions.

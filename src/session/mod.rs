@@ -397,7 +397,7 @@ impl Session {
                 () = sleep(FULL_RETRY) => {}
                 () = stopped(&mut stop) => return,
             }
-            if !self.intake.journal().is_full() {
+            if self.intake.has_room() {
                 break;
             }
         }

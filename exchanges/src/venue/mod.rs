@@ -2,6 +2,10 @@
 //! its entry in [`VENUES`].
 
 mod binance;
+mod bitget;
+mod coinbase;
+mod kraken;
+mod okx;
 
 use crate::{
     adapter::{Adapter, LanePlan},
@@ -11,7 +15,8 @@ use crate::{
 };
 
 /// Every venue tapeway speaks.
-pub static VENUES: &[VenueSpec] = &[binance::SPOT, binance::USDM, binance::COINM];
+pub static VENUES: &[VenueSpec] =
+    &[binance::SPOT, binance::USDM, binance::COINM, coinbase::SPEC, kraken::SPEC, okx::OKX, okx::OKCOIN, bitget::SPEC];
 
 /// What the daemon must know about a venue before it connects.
 #[derive(Debug)]

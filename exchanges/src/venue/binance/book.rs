@@ -18,11 +18,11 @@ use super::{Flavor, wire::DepthWire};
 use crate::{
     adapter::{At, Outbox},
     error::FrameError,
-    event::{Cause, Flags, Level, Side},
+    event::{Cause, Flags, Side},
     gaps::{OpenGaps, Span},
     ids::{Micros, SymbolIx},
     json::View,
-    number,
+    levels::LevelHead,
     replica::Role,
     sequence::{Missing, Step, link, range},
     time::epoch,
@@ -86,10 +86,10 @@ impl BookState {
         let is_live = !matches!(step, Step::Gap(_)) && self.live.is_some_and(|id| last_id >= flavor.keeps_from(id));
         let flags = if is_live { Flags::NONE } else { Flags::AFTER_GAP };
         let venue_time = delta.fields.time();
-        let row = RowHead::new(at, symbol, last_id, venue_time, flags);
+        let head = LevelHead::new(at, symbol, Some(last_id), venue_time, flags);
         let mark = out.level_mark();
-        let pushed = row.push_side(Side::Buy, "b", delta.fields.bid, out);
-        if let Err(error) = pushed.and_then(|()| row.push_side(Side::Sell, "a", delta.fields.ask, out)) {
+        let pushed = head.push_pairs(Side::Buy, "b", delta.fields.bid, out);
+        if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "a", delta.fields.ask, out)) {
             out.drop_levels(mark);
             return Err(error);
         }
@@ -134,10 +134,10 @@ impl BookState {
             return Ok(Next::Snapshot);
         }
         let venue_time = body.get("T").or_else(|| body.get("E")).and_then(View::int).and_then(epoch);
-        let row = RowHead::new(at, symbol, id, venue_time, Flags::SNAPSHOT);
+        let head = LevelHead::new(at, symbol, Some(id), venue_time, Flags::SNAPSHOT);
         let mark = out.level_mark();
-        let pushed = row.push_side(Side::Buy, "bids", body.get("bids"), out);
-        if let Err(error) = pushed.and_then(|()| row.push_side(Side::Sell, "asks", body.get("asks"), out)) {
+        let pushed = head.push_pairs(Side::Buy, "bids", body.get("bids"), out);
+        if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "asks", body.get("asks"), out)) {
             out.drop_levels(mark);
             return Err(error);
         }
@@ -163,41 +163,5 @@ impl BookState {
 
     pub(super) fn is_live(&self) -> bool {
         self.live.is_some()
-    }
-}
-
-/// What all rows of one message have in common.
-struct RowHead {
-    symbol: SymbolIx,
-    flags: Flags,
-    time: Micros,
-    seq: i64,
-}
-
-impl RowHead {
-    fn new(at: At, symbol: SymbolIx, seq: i64, venue_time: Option<Micros>, flags: Flags) -> Self {
-        let flags = if venue_time.is_some() { flags } else { flags.with(Flags::VENUE_TIME_BAD) };
-        Self { symbol, flags, time: venue_time.unwrap_or(at.received.micros()), seq }
-    }
-
-    #[inline]
-    fn push_side(
-        &self,
-        side: Side,
-        field: &'static str,
-        levels: Option<View<'_, '_>>,
-        out: &mut Outbox,
-    ) -> Result<(), FrameError> {
-        let levels = levels.ok_or_else(|| FrameError::missing(field, "an array of levels"))?;
-        let items = levels.items().ok_or_else(|| FrameError::field(field, "an array of levels", &levels.shown()))?;
-        for level in items {
-            let (price, qty) = level
-                .pair()
-                .ok_or_else(|| FrameError::field(field, "price and quantity as strings", &level.shown()))?;
-            let (price, qty) = (number::price(field, price)?, number::qty(field, qty)?);
-            let Self { symbol, flags, time, seq } = *self;
-            out.push_level(Level { frame: 0, symbol, side, flags, time, price, qty, seq: Some(seq) });
-        }
-        Ok(())
     }
 }

@@ -1,0 +1,359 @@
+//! One lane's input: what its writer needs next, from the queue or from the journal.
+//!
+//! The next position needed is the end of what was pulled before; after a (re)connect it is the database's watermark.
+//! Every chunk is held against it:
+//!
+//! ```text
+//! chunk ends before it            recycle
+//! chunk begins at or before it    take, from it on
+//! chunk begins after it           read the journal first
+//! no chunk, lane is behind        read the journal to its end, then let the queue carry on
+//! no chunk, frames are overdue    read the journal: their chunk was refused by a full queue, or a start found them
+//! ```
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tapeway_exchanges::{
+    event::Events,
+    ids::{FramePos, Nanos},
+    symbols::Symbol,
+};
+use tracing::{error, info};
+
+use super::batch::{Lost, Piece};
+use crate::{
+    journal,
+    lane::Lane,
+    metrics::LaneWriterMetrics,
+    replay::Replay,
+    store::{
+        instruments::InstrumentId,
+        watermark::{LaneId, Watermark},
+    },
+};
+
+/// A lane as its writer sees it.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) lane: Arc<Lane>,
+    pub(super) metrics: LaneWriterMetrics,
+    pub(super) claim: Claim,
+    /// The lane was taken out of the configuration: drain it and let it go.
+    pub(super) is_leaving: bool,
+    /// First position not yet pulled.
+    next: FramePos,
+    /// End of the last piece: where the watermark will be when the next piece's turn comes.
+    old: FramePos,
+    /// Frames received up to then are in the database through another journal of this lane.
+    skip_until: Option<Nanos>,
+    /// Frames nobody can give any more, told with the next piece.
+    lost: Option<Lost>,
+    /// Chunks pulled and given back, then the queue's front.
+    held: VecDeque<Events>,
+    replay: Option<Replay>,
+    /// Since when frames are appended that no chunk has brought.
+    overdue_since: Option<Instant>,
+    /// The journal failed; not read again before.
+    retry_at: Option<Instant>,
+    symbols: Arc<[Symbol]>,
+    instruments: Arc<[InstrumentId]>,
+}
+
+/// Whether the lane may be written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Claim {
+    /// Not asked yet on this connection.
+    Unclaimed,
+    /// Another daemon has it; asked again now and then.
+    Standby,
+    /// It is this connection's.
+    Held(LaneId),
+    /// It cannot be written until someone acts; says why.
+    Refused(String),
+}
+
+/// What to do next for a lane.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Plan {
+    Recycle,
+    Take,
+    ReadJournal,
+    Wait,
+}
+
+/// Decides. `front`: first position and end of the oldest chunk.
+fn plan(
+    next: FramePos,
+    front: Option<(FramePos, FramePos)>,
+    appended: FramePos,
+    is_behind: bool,
+    is_overdue: bool,
+) -> Plan {
+    match front {
+        Some((_, end)) if end <= next => Plan::Recycle,
+        Some((first, _)) if first <= next => Plan::Take,
+        Some(_) => Plan::ReadJournal,
+        None if is_behind || (is_overdue && appended > next) => Plan::ReadJournal,
+        None => Plan::Wait,
+    }
+}
+
+impl Feed {
+    pub(super) fn new(lane: Arc<Lane>) -> Self {
+        Self {
+            metrics: LaneWriterMetrics::new(lane.venue.name, &lane.name),
+            lane,
+            claim: Claim::Unclaimed,
+            is_leaving: false,
+            next: FramePos::FIRST,
+            old: FramePos::FIRST,
+            skip_until: None,
+            lost: None,
+            held: VecDeque::new(),
+            replay: None,
+            overdue_since: None,
+            retry_at: None,
+            symbols: Arc::default(),
+            instruments: Arc::default(),
+        }
+    }
+
+    /// The lane is this connection's, and this is how far it is.
+    pub(super) fn claimed(&mut self, lane_id: LaneId, watermark: &Watermark) {
+        let appended = self.lane.progress.appended();
+        if watermark.next > appended {
+            let why = format!(
+                "the database has frames before {} committed, the journal ends at {appended}: it is not the journal \
+                 they came from; move {} away and a new one begins",
+                watermark.next,
+                self.lane.dir.display()
+            );
+            error!(lane = self.lane.name, why, "lane cannot be written");
+            self.claim = Claim::Refused(why);
+            return;
+        }
+        self.claim = Claim::Held(lane_id);
+        self.next = watermark.next;
+        self.old = watermark.next;
+        self.lost = None;
+        self.replay = None;
+        self.overdue_since = None;
+        self.skip_until = watermark.elsewhere.and_then(|time| {
+            let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
+            i64::try_from(since.as_nanos()).ok().map(Nanos)
+        });
+        self.lane.progress.set_committed(watermark.next);
+        self.lane.rows.on_commit(watermark.rows_total, watermark.rejected);
+        let behind = appended.frames_since(watermark.next).unwrap_or_default();
+        info!(lane = self.lane.name, watermark = %watermark.next, behind, "lane claimed");
+    }
+
+    /// The connection is gone: pieces that were not committed come back, oldest first, in front of what is held.
+    pub(super) fn give_back(&mut self, pieces: impl DoubleEndedIterator<Item = Piece>) {
+        for piece in pieces.rev() {
+            self.held.push_front(piece.events);
+        }
+        self.forget_ids();
+        if !matches!(self.claim, Claim::Refused(_)) {
+            self.claim = Claim::Unclaimed;
+        }
+        self.replay = None;
+    }
+
+    /// Numbers of instruments are asked for anew: the next connection may be to a database that was restored.
+    pub(super) fn forget_ids(&mut self) {
+        self.symbols = Arc::default();
+        self.instruments = Arc::default();
+    }
+
+    /// The next chunk, if there is one now. `is_draining`: nothing more will come, do not wait for it.
+    pub(super) fn pull(
+        &mut self,
+        rows_max: usize,
+        now: Instant,
+        is_draining: bool,
+    ) -> Result<Option<Piece>, journal::Error> {
+        let Claim::Held(lane_id) = self.claim else { return Ok(None) };
+        if self.retry_at.is_some_and(|at| now < at) {
+            return Ok(None);
+        }
+        loop {
+            if self.held.is_empty() {
+                self.held.extend(self.lane.queue.pop());
+            }
+            let front = self.held.front().map(|chunk| (chunk.first, chunk.end()));
+            let appended = self.lane.progress.appended();
+            let is_behind = self.lane.is_behind.load(Ordering::SeqCst);
+            match plan(self.next, front, appended, is_behind, is_draining || self.is_overdue(now)) {
+                Plan::Recycle => {
+                    let old = self.held.pop_front().expect("the plan saw it");
+                    self.lane.queue.recycle(old);
+                }
+                Plan::Take => {
+                    let chunk = self.held.pop_front().expect("the plan saw it");
+                    self.replay = None;
+                    self.metrics.queue_rows_out.increment(chunk.rows() as u64);
+                    return Ok(Some(self.piece(lane_id, chunk)));
+                }
+                Plan::ReadJournal => match self.read_journal(rows_max) {
+                    Ok(Some(chunk)) => {
+                        self.metrics.catch_up_rows.increment(chunk.rows() as u64);
+                        return Ok(Some(self.piece(lane_id, chunk)));
+                    }
+                    Ok(None) => {
+                        self.overdue_since = None;
+                        if is_behind {
+                            info!(lane = self.lane.name, next = %self.next, "lane has caught up with its journal");
+                            self.lane.is_behind.store(false, Ordering::SeqCst);
+                        }
+                        return Ok(None);
+                    }
+                    Err(journal::Error::Gone { first, wanted }) if first > wanted => self.jump(first),
+                    Err(error) => {
+                        self.replay = None;
+                        self.retry_at = Some(now + JOURNAL_RETRY);
+                        return Err(error);
+                    }
+                },
+                Plan::Wait => {
+                    if appended > self.next {
+                        self.overdue_since.get_or_insert(now);
+                    } else {
+                        self.overdue_since = None;
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// The numbers of a chunk's symbols, if they are known.
+    pub(super) fn instruments(&self, symbols: &Arc<[Symbol]>) -> Option<Arc<[InstrumentId]>> {
+        (Arc::ptr_eq(&self.symbols, symbols) || self.symbols == *symbols).then(|| self.instruments.clone())
+    }
+
+    /// Keeps the numbers of these symbols.
+    pub(super) fn learn(&mut self, symbols: Arc<[Symbol]>, instruments: Arc<[InstrumentId]>) {
+        self.symbols = symbols;
+        self.instruments = instruments;
+    }
+
+    /// Whether everything appended has been pulled.
+    pub(super) fn is_drained(&self) -> bool {
+        match self.claim {
+            Claim::Held(_) => self.next >= self.lane.progress.appended() && self.held.is_empty(),
+            // Another daemon writes it, or nobody can: nothing to wait for.
+            Claim::Standby | Claim::Refused(_) => true,
+            Claim::Unclaimed => false,
+        }
+    }
+
+    /// Frames appended and not pulled while the journal is being read; zero on the live path.
+    pub(super) fn behind_frames(&self) -> u64 {
+        if self.replay.is_some() || self.lane.is_behind.load(Ordering::SeqCst) {
+            self.lane.progress.appended().frames_since(self.next).unwrap_or_default()
+        } else {
+            0
+        }
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.overdue_since.is_some_and(|since| now.duration_since(since) >= OVERDUE_AFTER)
+    }
+
+    /// What of a chunk is needed.
+    fn piece(&mut self, lane_id: LaneId, events: Events) -> Piece {
+        let end = events.end();
+        let already = self.next.frames_since(events.first).unwrap_or_default();
+        let mut from = usize::try_from(already).unwrap_or(usize::MAX).min(events.received.len());
+        if let Some(until) = self.skip_until {
+            let skipped = events.received[from..].iter().take_while(|received| **received <= until).count();
+            from += skipped;
+            if from < events.received.len() {
+                info!(lane = self.lane.name, "taking over from another journal of this lane");
+                self.skip_until = None;
+            }
+        }
+        self.next = end;
+        self.overdue_since = None;
+        let from = u32::try_from(from).expect("a chunk holds far fewer than 2^32 frames");
+        let old = std::mem::replace(&mut self.old, end);
+        let lost = self.lost.take();
+        let instruments = Arc::default();
+        Piece { lane: self.lane.clone(), lane_id, old, from, events, lost, instruments }
+    }
+
+    /// The next chunk from the journal; `None` at its end.
+    fn read_journal(&mut self, rows_max: usize) -> Result<Option<Events>, journal::Error> {
+        let replay = match &mut self.replay {
+            Some(replay) if replay.pos() == self.next => replay,
+            Some(_) | None => {
+                if self.next >= self.lane.progress.appended() {
+                    return Ok(None);
+                }
+                info!(lane = self.lane.name, from = %self.next, "reading the journal");
+                self.replay.insert(Replay::open(&self.lane, self.next)?)
+            }
+        };
+        match replay.next_chunk(&self.lane, rows_max, self.lane.queue.spare())? {
+            Ok(chunk) => Ok(Some(chunk)),
+            Err(spare) => {
+                self.lane.queue.recycle(spare);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Goes on where the journal begins; the frames before are lost and a gap says so.
+    fn jump(&mut self, first: FramePos) {
+        error!(lane = self.lane.name, from = %self.next, to = %first, "frames that were not committed are no longer in the journal");
+        self.lost = Some(Lost { first: self.lost.map_or(self.next, |lost| lost.first), end: first });
+        self.next = first;
+        self.replay = None;
+    }
+}
+
+/// Frames that no chunk brings for this long are read from the journal.
+const OVERDUE_AFTER: Duration = Duration::from_secs(1);
+/// Wait after the journal could not be read.
+const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(next: u64, front: Option<(u64, u64)>, appended: u64, is_behind: bool, is_overdue: bool) -> Plan {
+        let front = front.map(|(first, end)| (FramePos::new(first), FramePos::new(end)));
+        plan(FramePos::new(next), front, FramePos::new(appended), is_behind, is_overdue)
+    }
+
+    #[test]
+    fn a_chunk_that_is_already_committed_is_recycled() {
+        assert_eq!(at(10, Some((5, 10)), 20, false, false), Plan::Recycle);
+        assert_eq!(at(10, Some((5, 10)), 20, true, true), Plan::Recycle);
+    }
+
+    #[test]
+    fn a_chunk_that_holds_the_next_position_is_taken_even_when_the_lane_is_behind() {
+        assert_eq!(at(10, Some((5, 11)), 20, true, false), Plan::Take);
+        assert_eq!(at(10, Some((10, 11)), 20, false, true), Plan::Take);
+    }
+
+    #[test]
+    fn a_hole_before_the_chunk_is_read_from_the_journal() {
+        assert_eq!(at(10, Some((11, 12)), 20, false, false), Plan::ReadJournal);
+    }
+
+    #[test]
+    fn without_a_chunk_the_journal_is_read_only_when_behind_or_overdue() {
+        assert_eq!(at(10, None, 20, false, false), Plan::Wait);
+        assert_eq!(at(10, None, 20, true, false), Plan::ReadJournal);
+        assert_eq!(at(10, None, 20, false, true), Plan::ReadJournal);
+        assert_eq!(at(10, None, 10, false, true), Plan::Wait);
+        assert_eq!(at(10, None, 10, true, false), Plan::ReadJournal);
+    }
+}

@@ -1,0 +1,263 @@
+//! Notes of a batch as columns for `unnest`: one statement a table, however many notes.
+//!
+//! Texts and moments are made harmless here (no NUL, bounded, within the calendar), so that a note can never be
+//! what the server refuses.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tapeway_exchanges::{
+    event::{Channel, GapClosed, GapId, Note},
+    ids::Nanos,
+};
+use tokio_postgres::types::ToSql;
+
+use super::batch::{Piece, Sealed};
+use crate::store::instruments::system_time;
+
+/// Columns of `audit.sessions`.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    pub(super) lane: Vec<i32>,
+    pub(super) pos: Vec<i64>,
+    pub(super) at: Vec<SystemTime>,
+    pub(super) is_open: Vec<bool>,
+    pub(super) detail: Vec<String>,
+}
+
+/// Columns of `audit.rejects`.
+#[derive(Debug, Default)]
+pub(super) struct Rejects {
+    pub(super) lane: Vec<i32>,
+    pub(super) pos: Vec<i64>,
+    pub(super) reason: Vec<&'static str>,
+    pub(super) detail: Vec<String>,
+    pub(super) received: Vec<SystemTime>,
+}
+
+/// Columns of `audit.gaps` for new gaps.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    pub(super) lane: Vec<i32>,
+    pub(super) pos: Vec<i64>,
+    pub(super) ordinal: Vec<i32>,
+    pub(super) venue: Vec<&'static str>,
+    pub(super) instrument: Vec<Option<i32>>,
+    pub(super) channel: Vec<Option<&'static str>>,
+    pub(super) cause: Vec<&'static str>,
+    pub(super) first_missing: Vec<Option<i64>>,
+    pub(super) last_missing: Vec<Option<i64>>,
+    pub(super) since: Vec<Option<SystemTime>>,
+    pub(super) until: Vec<Option<SystemTime>>,
+    pub(super) state: Vec<&'static str>,
+    pub(super) detail: Vec<Option<String>>,
+    pub(super) detected_at: Vec<SystemTime>,
+}
+
+/// Columns of what changes in `audit.gaps` when gaps end.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    pub(super) lane: Vec<i32>,
+    pub(super) pos: Vec<i64>,
+    pub(super) ordinal: Vec<i32>,
+    pub(super) state: Vec<&'static str>,
+    pub(super) rows: Vec<i64>,
+    pub(super) last_missing: Vec<Option<i64>>,
+    pub(super) until: Vec<Option<SystemTime>>,
+    pub(super) closed_at: Vec<SystemTime>,
+}
+
+/// All notes of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    pub(super) sessions: Sessions,
+    pub(super) rejects: Rejects,
+    pub(super) gaps: Gaps,
+    pub(super) ends: Ends,
+}
+
+impl Notes {
+    pub(super) fn of(sealed: &Sealed) -> Self {
+        let mut notes = Self::default();
+        // Of several ends of one gap the last counts: an update from a list takes any one of them.
+        let mut ends: HashMap<(i32, GapId), (GapClosed, SystemTime)> = HashMap::new();
+        for piece in &sealed.pieces {
+            notes.lost(piece);
+            for note in piece.notes() {
+                notes.note(piece, note, &mut ends);
+            }
+        }
+        for ((lane, id), (closed, at)) in ends {
+            notes.ends.push(lane, id, &closed, at);
+        }
+        for refused in &sealed.refused {
+            notes.rejects.lane.push(refused.lane_id.0);
+            notes.rejects.pos.push(refused.pos.get().cast_signed());
+            notes.rejects.reason.push(refused.reason);
+            notes.rejects.detail.push(harmless(&refused.detail));
+            notes.rejects.received.push(moment(refused.received));
+        }
+        notes
+    }
+
+    fn note(&mut self, piece: &Piece, note: &Note, ends: &mut HashMap<(i32, GapId), (GapClosed, SystemTime)>) {
+        let lane = piece.lane_id.0;
+        let at = |frame: u32| (piece.events.pos(frame).get().cast_signed(), moment(piece.events.received(frame)));
+        match note {
+            Note::Session(session) => {
+                let (pos, received) = at(session.frame);
+                self.sessions.lane.push(lane);
+                self.sessions.pos.push(pos);
+                self.sessions.at.push(received);
+                self.sessions.is_open.push(session.is_open);
+                self.sessions.detail.push(harmless(&session.detail));
+            }
+            Note::Reject(reject) => {
+                let (pos, received) = at(reject.frame);
+                self.rejects.lane.push(lane);
+                self.rejects.pos.push(pos);
+                self.rejects.reason.push(reject.reason);
+                self.rejects.detail.push(harmless(&reject.detail));
+                self.rejects.received.push(received);
+            }
+            Note::Gap(gap) => {
+                let (_, received) = at(gap.frame);
+                let gaps = &mut self.gaps;
+                gaps.lane.push(lane);
+                gaps.pos.push(gap.id.pos.get().cast_signed());
+                gaps.ordinal.push(ordinal(gap.id));
+                gaps.venue.push(piece.lane.venue.name);
+                gaps.instrument.push(gap.symbol.map(|symbol| piece.instruments[symbol.0 as usize].0));
+                gaps.channel.push(gap.channel.map(Channel::name));
+                gaps.cause.push(gap.cause.name());
+                gaps.first_missing.push(gap.first_missing);
+                gaps.last_missing.push(gap.last_missing);
+                gaps.since.push(gap.since.and_then(system_time));
+                gaps.until.push(gap.until.and_then(system_time));
+                gaps.state.push("open");
+                gaps.detail.push(None);
+                gaps.detected_at.push(received);
+            }
+            Note::GapClosed(closed) => {
+                let (_, received) = at(closed.frame);
+                let entry = ends.entry((lane, closed.id)).or_insert_with(|| {
+                    let none = GapClosed { rows: 0, last_missing: None, until: None, ..closed.clone() };
+                    (none, received)
+                });
+                let before = &entry.0;
+                let merged = GapClosed {
+                    rows: before.rows + closed.rows,
+                    last_missing: closed.last_missing.or(before.last_missing),
+                    until: closed.until.or(before.until),
+                    ..closed.clone()
+                };
+                *entry = (merged, received);
+            }
+        }
+    }
+
+    /// Frames the journal no longer had: the writer's own gap.
+    fn lost(&mut self, piece: &Piece) {
+        let Some(lost) = piece.lost else { return };
+        let frames = lost.end.frames_since(lost.first).unwrap_or_default();
+        let gaps = &mut self.gaps;
+        gaps.lane.push(piece.lane_id.0);
+        gaps.pos.push(lost.first.get().cast_signed());
+        gaps.ordinal.push(-1);
+        gaps.venue.push(piece.lane.venue.name);
+        gaps.instrument.push(None);
+        gaps.channel.push(None);
+        gaps.cause.push(CAUSE_JOURNAL_LOST);
+        gaps.first_missing.push(None);
+        gaps.last_missing.push(None);
+        gaps.since.push(None);
+        gaps.until.push(piece.received().first().copied().map(moment));
+        gaps.state.push("unhealable");
+        gaps.detail.push(Some(format!(
+            "frames {} to {} ({frames}) were not committed and are no longer in the journal",
+            lost.first, lost.end
+        )));
+        gaps.detected_at.push(piece.received().first().copied().map_or(UNIX_EPOCH, moment));
+    }
+}
+
+impl Gaps {
+    /// The columns as arguments of the statement.
+    pub(super) fn columns(&self) -> [&(dyn ToSql + Sync); 14] {
+        [
+            &self.lane,
+            &self.pos,
+            &self.ordinal,
+            &self.venue,
+            &self.instrument,
+            &self.channel,
+            &self.cause,
+            &self.first_missing,
+            &self.last_missing,
+            &self.since,
+            &self.until,
+            &self.state,
+            &self.detail,
+            &self.detected_at,
+        ]
+    }
+}
+
+impl Ends {
+    /// The columns as arguments of the statement.
+    pub(super) fn columns(&self) -> [&(dyn ToSql + Sync); 8] {
+        [
+            &self.lane,
+            &self.pos,
+            &self.ordinal,
+            &self.state,
+            &self.rows,
+            &self.last_missing,
+            &self.until,
+            &self.closed_at,
+        ]
+    }
+
+    fn push(&mut self, lane: i32, id: GapId, closed: &GapClosed, at: SystemTime) {
+        self.lane.push(lane);
+        self.pos.push(id.pos.get().cast_signed());
+        self.ordinal.push(ordinal(id));
+        self.state.push(closed.end.name());
+        self.rows.push(i64::try_from(closed.rows).unwrap_or(i64::MAX));
+        self.last_missing.push(closed.last_missing);
+        self.until.push(closed.until.and_then(system_time));
+        self.closed_at.push(at);
+    }
+}
+
+fn ordinal(id: GapId) -> i32 {
+    i32::try_from(id.ordinal).unwrap_or(i32::MAX)
+}
+
+pub(super) fn moment(time: Nanos) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(time.micros().0.max(0).unsigned_abs())
+}
+
+/// A text that PostgreSQL takes: without NUL, and not longer than anybody reads.
+fn harmless(text: &str) -> String {
+    let cut = text.char_indices().map(|(at, _)| at).find(|at| *at >= TEXT_BYTES_MAX).unwrap_or(text.len());
+    text[..cut].replace('\0', "\u{fffd}")
+}
+
+/// Longest text of a note.
+const TEXT_BYTES_MAX: usize = 4_096;
+/// `audit.gaps.cause` of what the writer itself lost.
+const CAUSE_JOURNAL_LOST: &str = "journal_lost";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_has_no_nul() {
+        let text = harmless(&format!("a\0b{}", "ü".repeat(TEXT_BYTES_MAX)));
+        assert!(text.len() <= TEXT_BYTES_MAX + 4 && text.starts_with("a\u{fffd}bü"));
+    }
+}

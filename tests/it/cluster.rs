@@ -1,0 +1,235 @@
+//! A private PostgreSQL cluster in a temporary folder: on a free loopback port and a Unix socket, gone when dropped.
+//!
+//! `initdb` refuses to run as root, so as root everything runs as user `postgres`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use tapeway::{
+    config::{Database, Secret, TablePolicy},
+    store::{Connection, Connector},
+};
+
+/// Whether TimescaleDB is loaded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Flavor {
+    Plain,
+    Timescale,
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    folder: tempfile::TempDir,
+    bin: PathBuf,
+    pub(crate) port: u16,
+}
+
+impl Cluster {
+    /// Makes and starts a cluster; `None`, said loudly, when this machine cannot.
+    pub(crate) fn start(flavor: Flavor) -> Option<Self> {
+        let Some(bin) = bin() else {
+            println!("SKIPPED: PostgreSQL not installed");
+            return None;
+        };
+        if flavor == Flavor::Timescale && !has_timescaledb(&bin) {
+            println!("SKIPPED: TimescaleDB not installed");
+            return None;
+        }
+        let folder = tempfile::Builder::new().prefix("tapeway-pg-").tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let cluster = Self { folder, bin, port };
+        let data = cluster.data();
+        cluster
+            .must("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale"]);
+        let preload = match flavor {
+            Flavor::Plain => "",
+            Flavor::Timescale => "shared_preload_libraries = 'timescaledb'\ntimescaledb.telemetry_level = off\n",
+        };
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = on\n\
+             full_page_writes = off\nmax_connections = 40\nshared_buffers = 64MB\nmax_wal_size = 2GB\n{preload}",
+            cluster.socket_folder().display()
+        );
+        cluster.append_settings(&settings);
+        cluster.up();
+        Some(cluster)
+    }
+
+    /// Starts it again after [`stop`](Self::stop).
+    pub(crate) fn up(&self) {
+        self.must("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-l", &self.log(), "start"]);
+    }
+
+    /// Stops it as a crash would: no checkpoint, no goodbye.
+    pub(crate) fn stop(&self) {
+        self.must("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-m", "immediate", "stop"]);
+    }
+
+    /// Adds lines to `postgresql.conf`, effective at the next start.
+    pub(crate) fn append_settings(&self, lines: &str) {
+        let path = self.folder.path().join("data/postgresql.conf");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, format!("{text}\n{lines}\n")).unwrap();
+    }
+
+    /// Gives the server a certificate and restarts it with TLS.
+    pub(crate) fn serve_tls(&self, certificate_pem: &str, key_pem: &str) {
+        for (name, text) in [("server.crt", certificate_pem), ("server.key", key_pem)] {
+            let path = self.folder.path().join("data").join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if is_root() {
+                self.must_run(Command::new("chown").arg("postgres").arg(&path));
+            }
+        }
+        self.append_settings("ssl = on");
+        self.stop();
+        self.up();
+    }
+
+    /// The configuration of a database of this cluster, made now, reached through `port`.
+    pub(crate) fn database_at(&self, name: &str, port: u16) -> Database {
+        let exists = self.psql("postgres", &format!("SELECT 1 FROM pg_database WHERE datname = '{name}'"));
+        if exists.trim().is_empty() {
+            self.psql("postgres", &format!("CREATE DATABASE {name}"));
+        }
+        Database {
+            url: Secret::new(format!("postgresql://postgres@127.0.0.1:{port}/{name}?sslmode=disable")),
+            ca_file: None,
+            connect_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(30),
+            is_columnstore_wanted: true,
+            tables: BTreeMap::<String, TablePolicy>::new(),
+            candles_refresh_every: Duration::from_secs(60),
+            candles_refresh_window: Duration::from_secs(7_200),
+            metadata_every: Duration::from_secs(300),
+        }
+    }
+
+    /// The configuration of a database of this cluster, made now.
+    pub(crate) fn database(&self, name: &str) -> Database {
+        self.database_at(name, self.port)
+    }
+
+    /// What `psql` prints for a statement, tuples only.
+    pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
+        let host = self.socket_folder().display().to_string();
+        let port = self.port.to_string();
+        let output = Command::new(self.bin.join("psql"))
+            .args([
+                "-XAtq",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-h",
+                &host,
+                "-p",
+                &port,
+                "-d",
+                database,
+                "-c",
+                sql,
+            ])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Folder of the Unix socket.
+    pub(crate) fn socket_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").display().to_string()
+    }
+
+    fn log(&self) -> String {
+        self.folder.path().join("log").display().to_string()
+    }
+
+    fn must(&self, program: &str, arguments: &[&str]) {
+        let path = self.bin.join(program);
+        let mut command = if is_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(path);
+            command
+        } else {
+            Command::new(path)
+        };
+        self.must_run(command.args(arguments).current_dir(self.folder.path()));
+    }
+
+    fn must_run(&self, command: &mut Command) {
+        // To a file, not a pipe: the server inherits it and would keep a pipe open.
+        let printed = self.folder.path().join("printed");
+        let file = fs::File::create(&printed).unwrap();
+        let status = command.stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        assert!(status.success(), "{command:?}: {}\n{log}", fs::read_to_string(&printed).unwrap_or_default());
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let data = self.data();
+        let path = self.bin.join("pg_ctl");
+        let mut command = if is_root() { Command::new("runuser") } else { Command::new(&path) };
+        if is_root() {
+            command.args(["-u", "postgres", "--"]).arg(&path);
+        }
+        let stopped: std::io::Result<Output> =
+            command.args(["-D", &data, "-w", "-m", "immediate", "stop"]).current_dir("/").output();
+        if let Err(error) = stopped {
+            eprintln!("the test cluster in {data} could not be stopped: {error}");
+        }
+    }
+}
+
+/// Connects to a database.
+pub(crate) async fn connect(database: &Database) -> Connection {
+    Connector::new(database, "test").unwrap().connect().await.unwrap()
+}
+
+/// Runs a test on both kinds of server, skipping loudly what is not there.
+pub(crate) fn on_each(test: impl Fn(&Cluster, Flavor)) {
+    for flavor in [Flavor::Plain, Flavor::Timescale] {
+        if let Some(cluster) = Cluster::start(flavor) {
+            println!("on {flavor:?}");
+            test(&cluster, flavor);
+        }
+    }
+}
+
+/// A runtime for one test.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn bin() -> Option<PathBuf> {
+    let mut versions: Vec<PathBuf> =
+        fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).collect();
+    versions.sort();
+    versions.into_iter().rev().find(|bin| bin.join("initdb").exists())
+}
+
+fn has_timescaledb(bin: &Path) -> bool {
+    let output = Command::new(bin.join("pg_config")).arg("--pkglibdir").output();
+    let Ok(output) = output else { return false };
+    Path::new(String::from_utf8_lossy(&output.stdout).trim()).join("timescaledb.so").exists()
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
