@@ -36,7 +36,7 @@ fn every_alert_test_passes() {
 #[test]
 fn every_alert_has_a_test_that_fires_and_one_that_does_not_and_a_section() {
     let rules = text("prometheus/rules/tapeway.yml");
-    let tests: String = files("prometheus/tests").iter().map(|file| text(file)).collect();
+    let tests: String = files("prometheus/tests").iter().map(text).collect();
     let page = text("docs/operating.md");
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() >= 10, "{alerts:?}");
