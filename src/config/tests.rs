@@ -529,6 +529,13 @@ mod shipped {
     }
 
     #[test]
+    fn the_settings_of_the_compose_file_are_settings() {
+        let values = read("deploy/compose/tapeway.yaml", keys::DAEMON);
+        assert_eq!(values.file("database.password_file"), Some("/run/secrets/database_password".into()));
+        assert!(!values.address("http.listen").ip().is_loopback());
+    }
+
+    #[test]
     fn every_venue_has_a_file_and_all_of_them_load() {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config");
         let config = load(&folder, &|_| None, VENUES).unwrap();

@@ -89,6 +89,23 @@ fn dashboards_are_json_with_unique_ids_and_known_data_sources() {
     }
 }
 
+#[test]
+fn yaml_files_are_yaml_and_compose_publishes_to_this_machine_only() {
+    let mut yaml = files("grafana/provisioning/datasources");
+    yaml.extend(files("grafana/provisioning/dashboards"));
+    yaml.push("compose.yaml".into());
+    for file in yaml {
+        let text = text(&file);
+        for event in saphyr_parser::Parser::new_from_iter(text.chars()) {
+            event.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+    }
+    let compose = text("compose.yaml");
+    let ports: Vec<&str> = compose.lines().filter_map(|line| line.trim().strip_prefix("ports: ")).collect();
+    assert!(ports.len() >= 4, "{ports:?}");
+    assert!(ports.iter().all(|ports| ports.starts_with("[\"127.0.0.1:")), "{ports:?}");
+}
+
 /// Metric names in a text, without those of histograms' parts.
 fn names(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
