@@ -4,6 +4,7 @@
 mod cluster;
 mod feeding;
 mod journal;
+mod loopback;
 mod ops;
 mod proxy;
 mod store;
