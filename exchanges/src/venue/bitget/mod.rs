@@ -107,7 +107,7 @@ impl Adapter for Bitget {
         let result = json.read(bytes, |root| on_message(at, root, lane, checksum, name, out));
         if result.is_err() {
             for (symbol, book) in (0..).map(SymbolIx).zip(&mut self.lane.books) {
-                book.on_undecodable(at, symbol, out);
+                book.on_undecodable(symbol, out);
             }
         }
         result

@@ -118,7 +118,7 @@ impl Coinbase {
         let product = text_behind(bytes, "\"product_id\":\"").and_then(|name| out.symbols.find(name));
         for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
             if product.is_none_or(|product| product == symbol) && market.book.has_delivered() {
-                market.book.on_loss(symbol, Cause::Undecodable, Some(at.received.micros()), out);
+                market.book.on_loss(symbol, Cause::Undecodable, out);
                 self.resyncs.want(symbol, at.received);
             }
         }

@@ -123,7 +123,7 @@ impl Kraken {
         let named = text_behind(bytes, "\"symbol\":\"").and_then(|name| out.symbols.find(name));
         for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
             if named.is_none_or(|named| named == symbol) && market.book.inband.has_delivered() {
-                market.book.on_loss(at, symbol, None, Cause::Undecodable, out);
+                market.book.on_loss(symbol, Cause::Undecodable, out);
                 self.resyncs.want(symbol, at.received);
             }
         }

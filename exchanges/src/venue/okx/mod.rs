@@ -126,7 +126,7 @@ impl Okx {
         }
         let named = text_behind(bytes, "\"instId\":\"").and_then(|name| out.symbols.find(name));
         for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
-            if named.is_none_or(|named| named == symbol) && !market.book.on_undecodable(at, symbol, out) {
+            if named.is_none_or(|named| named == symbol) && !market.book.on_undecodable(symbol, out) {
                 self.resyncs.want(symbol, at.received);
             }
         }
