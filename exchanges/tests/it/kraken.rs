@@ -86,7 +86,7 @@ fn levels_beyond_the_subscribed_depth_are_forgotten() {
     let prices: Vec<String> = (0..11).map(|step| format!("{}.0", 200 - step)).collect();
     let all: Vec<(&str, &str)> = prices.iter().map(|price| (price.as_str(), "1.0")).collect();
     lane.text(&book("snapshot", "BTC/USD", &all[1..], &[], crc(&all[1..], &[])));
-    // A better bid pushes out the tenth; when it goes, nine are left: the venue sends the tenth again.
+    // A better bid pushes out the tenth; when it goes, nine are left until the venue sends another.
     lane.text(&book("update", "BTC/USD", &all[..1], &[], crc(&all[..10], &[])));
     let lines = lane.text(&book("update", "BTC/USD", &[(&prices[0], "0.0")], &[], crc(&all[1..10], &[])));
     assert!(!has(&lines, "gap"), "{lines:?}");
