@@ -43,11 +43,11 @@ impl Inband {
         self.time = time.or(self.time);
     }
 
-    /// Something of this book is missing or wrong, noticed at `until`. Emits the gap of a live book; one that
-    /// is broken already has its gap.
-    pub(crate) fn on_loss(&mut self, symbol: SymbolIx, cause: Cause, until: Option<Micros>, out: &mut Outbox) {
+    /// Something of this book is missing or wrong from here on. Emits the gap of a live book; one that is
+    /// broken already has its gap.
+    pub(crate) fn on_loss(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
         if std::mem::take(&mut self.is_live) || self.gaps.is_empty() {
-            let span = Span { since: self.time, until };
+            let span = Span { since: self.time, until: None };
             self.gaps.open(out, symbol, cause, Missing::UNKNOWN, span);
         }
     }
