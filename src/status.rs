@@ -98,6 +98,8 @@ pub struct WriterStatus {
     pub is_direct_compress_on: bool,
     /// Lanes held by another daemon; this one waits for them.
     pub standby: Vec<String>,
+    /// Lanes the database does not match, and why.
+    pub refused: Vec<String>,
     /// The last thing that went wrong, with its time (Unix seconds).
     pub last_error: Option<(f64, String)>,
 }
@@ -147,7 +149,7 @@ pub struct Board {
     is_stopping: AtomicBool,
     journal_bytes: AtomicU64,
     lanes: Shared<Vec<LaneEntry>>,
-    writers: Shared<Vec<Arc<Shared<WriterStatus>>>>,
+    writers: Shared<Vec<WriterStatus>>,
     notices: Shared<Vec<String>>,
 }
 
@@ -185,8 +187,8 @@ impl Board {
         });
     }
 
-    /// Replaces the writers.
-    pub fn set_writers(&self, writers: Vec<Arc<Shared<WriterStatus>>>) {
+    /// Renews what is known of the writers.
+    pub fn set_writers(&self, writers: Vec<WriterStatus>) {
         self.writers.update(|own| *own = writers);
     }
 
@@ -222,7 +224,7 @@ impl Board {
     /// Everything, as of now.
     pub fn read(&self) -> Status {
         let lanes = self.lanes.read();
-        let writers: Vec<WriterStatus> = self.writers.read().iter().map(|writer| writer.read()).collect();
+        let writers = self.writers.read();
         let mut not_ready = self.notices.read();
         if self.is_stopping.load(Ordering::Relaxed) {
             not_ready.push("stopping".into());
@@ -232,6 +234,7 @@ impl Board {
                 let why = writer.last_error.as_ref().map_or("not connected yet", |(_, error)| error);
                 not_ready.push(format!("writer {}: database down: {why}", writer.writer));
             }
+            not_ready.extend(writer.refused.iter().cloned());
             not_ready.extend(writer.standby.iter().map(|lane| format!("lane {lane}: held by another daemon")));
         }
         let lanes: Vec<LaneStatus> = lanes.iter().map(LaneEntry::read).collect();

@@ -17,7 +17,7 @@ CREATE TABLE audit.watermarks (
     lane_id       int PRIMARY KEY REFERENCES audit.lanes,
     next_pos      bigint NOT NULL DEFAULT 0, -- first position not yet committed
     rows_total    bigint NOT NULL DEFAULT 0, -- rows committed since the lane began
-    rejected      bigint NOT NULL DEFAULT 0, -- rows refused since the lane began, each a row of audit.rejects
+    rejected      bigint NOT NULL DEFAULT 0, -- rows refused or left out since then; audit.rejects says why
     last_received timestamptz,               -- receive time of the last committed frame
     updated_at    timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 50); -- updated in place several times a second
@@ -57,7 +57,7 @@ CREATE TABLE audit.gaps (
 CREATE INDEX gaps_detected_at ON audit.gaps (detected_at);
 CREATE INDEX gaps_open ON audit.gaps (venue) WHERE state = 'open';
 
--- Frames that could not be decoded and rows that the database refused.
+-- Frames that could not be decoded, rows that the database refused, and stretches of rows that were left out.
 CREATE TABLE audit.rejects (
     lane_id   int NOT NULL,
     frame_pos bigint NOT NULL,

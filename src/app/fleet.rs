@@ -173,7 +173,10 @@ impl Fleet {
                 }
             }
         }
-        late.extend(self.writers.stop(deadline).await);
+        for left in self.writers.stop(deadline).await {
+            let frames = left.appended.frames_since(left.committed).unwrap_or(0);
+            late.push(format!("writer {}: lane {} has {frames} frames left", left.shard, left.lane));
+        }
         late
     }
 

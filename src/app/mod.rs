@@ -21,11 +21,11 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{Api, BindError},
-    config::{Config, Venue},
+    config::{Config, Database, Venue},
     journal::{self, Journal},
     metrics::{LaneMetrics, lanes_behind},
     session::{VenueLink, connect::Dialer, tls},
-    status::Board,
+    status::{Board, WriterStatus},
     store, writer,
 };
 
@@ -52,9 +52,9 @@ pub enum AppError {
     /// A lane cannot be used.
     #[error(transparent)]
     Lane(#[from] FleetError),
-    /// Writer threads cannot be started.
-    #[error("writer threads: {0}")]
-    Writers(#[source] std::io::Error),
+    /// The database settings cannot be used.
+    #[error(transparent)]
+    Database(#[from] store::Error),
     /// Signals cannot be heard.
     #[error("signal handlers: {0}")]
     Signals(#[source] std::io::Error),
@@ -92,7 +92,7 @@ pub async fn run(config: Config, config_path: PathBuf, prometheus: PrometheusHan
     let mut daemon = Daemon::start(config, board.clone()).await?;
     supervise::ready();
     let keep_alive = tokio::spawn(supervise::keep_alive(board.clone()));
-    let gauges = tokio::spawn(gauges(board.clone(), daemon.journal.clone(), prometheus));
+    let gauges = tokio::spawn(gauges(board.clone(), daemon.journal.clone(), daemon.observer.clone(), prometheus));
     let lost = loop {
         tokio::select! {
             _ = term.recv() => break None,
@@ -134,6 +134,7 @@ struct Daemon {
     board: Arc<Board>,
     dialer: Dialer,
     journal: Arc<Journal>,
+    observer: writer::Observer,
     fleet: Fleet,
     links: HashMap<&'static str, Arc<VenueLink>>,
     /// Instrument lists as they come in.
@@ -150,8 +151,8 @@ impl Daemon {
     async fn start(config: Config, board: Arc<Board>) -> Result<Self, AppError> {
         let dialer = Dialer::new(tls::client_config(config.ca_file.as_deref())?);
         let journal = Arc::new(Journal::open(&config.journal)?);
-        let writers = writer::start(&config.writer, &config.database).map_err(AppError::Writers)?;
-        board.set_writers(writers.statuses());
+        let writers = writer::start(&config.writer, &config.database, Vec::new())?;
+        let observer = writers.observer();
         let (lost_sender, lost) = mpsc::channel(LOST_MAX);
         let fleet = Fleet::recover(&config, journal.clone(), writers, board.clone(), lost_sender)?;
         let (lists_sender, lists) = mpsc::channel(LISTS_MAX);
@@ -160,6 +161,7 @@ impl Daemon {
             board,
             dialer,
             journal,
+            observer,
             fleet,
             links: HashMap::new(),
             lists,
@@ -210,7 +212,7 @@ impl Daemon {
         let database = self.config.database.clone();
         let described = list.clone();
         tokio::spawn(async move {
-            if let Err(failure) = store::describe_instruments(&database, name, &described).await {
+            if let Err(failure) = describe(&database, name, &described).await {
                 warn!(venue = name, error = %failure, "instruments could not be described; will be tried with the next list");
             }
         });
@@ -319,8 +321,32 @@ async fn fetch_lists(
     }
 }
 
+/// Writes what a venue says of its instruments into the database.
+async fn describe(database: &Database, venue: &str, list: &[Instrument]) -> Result<(), store::Error> {
+    let connection = store::Connector::new(database, "instruments")?.connect().await?;
+    let counts = store::instruments::enrich(&connection, venue, list).await?;
+    info!(venue, ?counts, "instruments described");
+    Ok(())
+}
+
+/// A writer thread as the status page shows it.
+fn writer_status(state: writer::ShardState) -> WriterStatus {
+    #[expect(clippy::cast_precision_loss, reason = "a Unix time in seconds")]
+    let last_error = state.last_error.map(|(at, error)| (at as f64, error));
+    let standby = state.lanes.iter().filter(|lane| lane.state == "standby").map(|lane| lane.lane.clone());
+    let refused = state.lanes.iter().filter_map(|lane| Some(format!("lane {}: {}", lane.lane, lane.why.as_ref()?)));
+    WriterStatus {
+        writer: state.shard,
+        is_database_up: state.is_database_up,
+        is_direct_compress_on: state.is_direct_compress_on,
+        standby: standby.collect(),
+        refused: refused.collect(),
+        last_error,
+    }
+}
+
 /// Once a second: the gauges that nobody else sets.
-async fn gauges(board: Arc<Board>, journal: Arc<Journal>, prometheus: PrometheusHandle) {
+async fn gauges(board: Arc<Board>, journal: Arc<Journal>, writers: writer::Observer, prometheus: PrometheusHandle) {
     let mut metrics: HashMap<String, LaneMetrics> = HashMap::new();
     let behind = lanes_behind();
     let mut ticks = interval(Duration::from_secs(1));
@@ -329,6 +355,7 @@ async fn gauges(board: Arc<Board>, journal: Arc<Journal>, prometheus: Prometheus
         ticks.tick().await;
         prometheus.run_upkeep();
         board.set_journal_bytes(journal.space().bytes());
+        board.set_writers(writers.read().into_iter().map(writer_status).collect());
         let mut lanes_behind = 0;
         for entry in board.lanes() {
             let status = entry.read();

@@ -82,7 +82,11 @@ impl Cluster {
     /// PostgreSQL is not installed or does not start.
     pub fn create(dir: &Path, extension: Extension) -> Result<Self, ClusterError> {
         let bin = newest_server().ok_or(ClusterError::NotInstalled)?;
-        let owner = if rustix::process::geteuid().is_root() { Some(postgres_user().ok_or(ClusterError::NoOwner)?) } else { None };
+        let owner = if rustix::process::geteuid().is_root() {
+            Some(postgres_user().ok_or(ClusterError::NoOwner)?)
+        } else {
+            None
+        };
         let failed = |path: &Path| {
             let path = path.display().to_string();
             move |source| ClusterError::Io { path, source }
@@ -96,7 +100,20 @@ impl Cluster {
         let mut cluster =
             Self { bin, dir: dir.into(), port, owner, is_running: false, is_kept: false, has_timescaledb };
         let data = cluster.data();
-        cluster.program("initdb", ["-D".as_ref(), data.as_os_str(), "-A".as_ref(), "trust".as_ref(), "-U".as_ref(), "tapeway".as_ref(), "-E".as_ref(), "UTF8".as_ref(), "--no-locale".as_ref()])?;
+        cluster.program(
+            "initdb",
+            [
+                "-D".as_ref(),
+                data.as_os_str(),
+                "-A".as_ref(),
+                "trust".as_ref(),
+                "-U".as_ref(),
+                "tapeway".as_ref(),
+                "-E".as_ref(),
+                "UTF8".as_ref(),
+                "--no-locale".as_ref(),
+            ],
+        )?;
         let settings = data.join("postgresql.conf");
         let mut file = fs::OpenOptions::new().append(true).open(&settings).map_err(failed(&settings))?;
         file.write_all(cluster.settings().as_bytes()).map_err(failed(&settings))?;
@@ -115,8 +132,16 @@ impl Cluster {
     /// The server does not start; its log is in the message.
     pub fn start(&mut self) -> Result<(), ClusterError> {
         let (data, log) = (self.data(), self.dir.join("server.log"));
-        let arguments: [&OsStr; 8] =
-            ["-D".as_ref(), data.as_os_str(), "-l".as_ref(), log.as_os_str(), "-w".as_ref(), "-t".as_ref(), "120".as_ref(), "start".as_ref()];
+        let arguments: [&OsStr; 8] = [
+            "-D".as_ref(),
+            data.as_os_str(),
+            "-l".as_ref(),
+            log.as_os_str(),
+            "-w".as_ref(),
+            "-t".as_ref(),
+            "120".as_ref(),
+            "start".as_ref(),
+        ];
         self.program("pg_ctl", arguments)?;
         self.is_running = true;
         Ok(())
@@ -133,8 +158,16 @@ impl Cluster {
             StopMode::Fast => "fast",
             StopMode::Immediate => "immediate",
         };
-        let arguments: [&OsStr; 8] =
-            ["-D".as_ref(), data.as_os_str(), "-m".as_ref(), mode.as_ref(), "-w".as_ref(), "-t".as_ref(), "60".as_ref(), "stop".as_ref()];
+        let arguments: [&OsStr; 8] = [
+            "-D".as_ref(),
+            data.as_os_str(),
+            "-m".as_ref(),
+            mode.as_ref(),
+            "-w".as_ref(),
+            "-t".as_ref(),
+            "60".as_ref(),
+            "stop".as_ref(),
+        ];
         self.program("pg_ctl", arguments)?;
         self.is_running = false;
         Ok(())
@@ -152,7 +185,8 @@ impl Cluster {
     /// The server refuses.
     pub fn psql(&self, database: &str, sql: &str) -> Result<String, ClusterError> {
         let url = self.url_of(database);
-        let output = self.program("psql", ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql].map(OsStr::new))?;
+        let output =
+            self.program("psql", ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql].map(OsStr::new))?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -220,7 +254,15 @@ impl Cluster {
         let mut text = String::from_utf8_lossy(&output.stderr).into_owned();
         if name == "pg_ctl" {
             text = fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
-            text = text.lines().rev().take(LOG_LINES_SHOWN).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+            text = text
+                .lines()
+                .rev()
+                .take(LOG_LINES_SHOWN)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .collect::<Vec<_>>()
+                .join("\n");
         }
         Err(failed(format!("{} {text}", output.status)))
     }
@@ -228,7 +270,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.is_running && !self.is_kept && let Err(failure) = self.stop(StopMode::Immediate) {
+        if self.is_running
+            && !self.is_kept
+            && let Err(failure) = self.stop(StopMode::Immediate)
+        {
             eprintln!("the private PostgreSQL below {} could not be stopped: {failure}", self.dir.display());
         }
     }
@@ -238,7 +283,10 @@ impl Drop for Cluster {
 fn newest_server() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
-    let newest = versions.map(|entry| entry.path()).filter(|path| path.join("bin/initdb").exists()).max_by_key(|path| number(path))?;
+    let newest = versions
+        .map(|entry| entry.path())
+        .filter(|path| path.join("bin/initdb").exists())
+        .max_by_key(|path| number(path))?;
     Some(newest.join("bin"))
 }
 

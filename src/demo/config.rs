@@ -1,6 +1,9 @@
 //! The demo's configuration: the files a user would write, pointed at loopback.
 
-use std::{fs, io, path::{Path, PathBuf}};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::cluster::Cluster;
 use crate::loopback::{self, Venue};

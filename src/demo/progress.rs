@@ -20,8 +20,8 @@ impl Progress {
     pub(super) fn new(length: Duration) -> Self {
         let bar = std::io::stdout().is_terminal().then(|| {
             let bar = ProgressBar::new(length.as_secs());
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len}s\n{msg}")
-                .expect("the template is fixed and right");
+            let style =
+                ProgressStyle::with_template("{bar:30} {pos}/{len}s\n{msg}").expect("the template is fixed and right");
             bar.set_style(style);
             bar
         });
@@ -40,11 +40,14 @@ impl Progress {
             *rows.entry(lane.venue.clone()).or_default() += lane.rows_committed;
         }
         let sum = |pick: fn(&crate::status::LaneStatus) -> u64| -> u64 { status.lanes.iter().map(pick).sum() };
-        let (gaps, closed, pending) = (sum(|lane| lane.gaps), sum(|lane| lane.gaps_closed), sum(|lane| lane.rows_pending));
+        let (gaps, closed, pending) =
+            (sum(|lane| lane.gaps), sum(|lane| lane.gaps_closed), sum(|lane| lane.rows_pending));
         #[expect(clippy::cast_precision_loss, reason = "shown without digits after the point")]
-        let rate = |venue: &String, count: &u64| (count - self.before.get(venue).unwrap_or(&0).min(count)) as f64 / seconds;
+        let rate =
+            |venue: &String, count: &u64| (count - self.before.get(venue).unwrap_or(&0).min(count)) as f64 / seconds;
         let all: f64 = rows.iter().map(|(venue, count)| rate(venue, count)).sum();
-        let venues: Vec<String> = rows.iter().map(|(venue, count)| format!("{venue} {:.0}", rate(venue, count))).collect();
+        let venues: Vec<String> =
+            rows.iter().map(|(venue, count)| format!("{venue} {:.0}", rate(venue, count))).collect();
         let [p50, p99] = [0.5, 0.99].map(|share| quantile(metrics, RECEIVE_TO_COMMIT, share));
         let line = format!(
             "{all:>8.0} rows/s  ({})  receive-to-commit p50 {} p99 {}  pending {pending}  gaps {gaps}, {closed} closed",
@@ -74,7 +77,9 @@ impl Progress {
 fn quantile(metrics: &str, name: &str, share: f64) -> Option<f64> {
     let mut buckets: Vec<(f64, f64)> = Vec::new();
     for line in metrics.lines().filter(|line| line.starts_with(name)) {
-        let Some((labels, count)) = line.strip_prefix(name).and_then(|rest| rest.strip_prefix("_bucket{")?.rsplit_once("} ")) else {
+        let Some((labels, count)) =
+            line.strip_prefix(name).and_then(|rest| rest.strip_prefix("_bucket{")?.rsplit_once("} "))
+        else {
             continue;
         };
         let bound = labels.rsplit_once("le=\"").and_then(|(_, bound)| bound.trim_end_matches('"').parse::<f64>().ok());

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{cluster::{Cluster, ClusterError}, truth::Comparison};
+use super::{
+    cluster::{Cluster, ClusterError},
+    truth::Comparison,
+};
 use crate::status::Status;
 
 /// Prints it. `kept` names the folder and its configuration when they stay.
@@ -37,10 +40,15 @@ pub(super) fn print(
         Some((dir, config)) => {
             println!("\nkept        {}", dir.display());
             println!("database    psql {}", cluster.url());
-            println!("daemon      tapeway run --config {}   then http://<http.listen>/status and /metrics", config.display());
+            println!(
+                "daemon      tapeway run --config {}   then http://<http.listen>/status and /metrics",
+                config.display()
+            );
             println!("stop        {}", cluster.stop_command());
         }
-        None => println!("\n(run with --keep to leave the database running and look around; status and metrics were at the URL above)"),
+        None => println!(
+            "\n(run with --keep to leave the database running and look around; status and metrics were at the URL above)"
+        ),
     }
     Ok(())
 }
@@ -50,10 +58,7 @@ const QUERIES: [(&str, &str); 5] = [
         "rows by venue and table",
         "SELECT i.venue, count(*) FILTER (WHERE k = 't') AS trades, count(*) FILTER (WHERE k = 'l') AS book_deltas,\n       count(*) FILTER (WHERE k = 'q') AS quotes\nFROM (SELECT instrument_id, 't' AS k FROM market_data.trades\n      UNION ALL SELECT instrument_id, 'l' FROM market_data.book_deltas\n      UNION ALL SELECT instrument_id, 'q' FROM market_data.quotes) r\nJOIN market_data.instruments i USING (instrument_id) GROUP BY 1 ORDER BY 1",
     ),
-    (
-        "the last trades",
-        "SELECT * FROM market_data.ticks ORDER BY time DESC LIMIT 5",
-    ),
+    ("the last trades", "SELECT * FROM market_data.ticks ORDER BY time DESC LIMIT 5"),
     (
         "candles",
         "SELECT i.venue, i.symbol, c.bucket, c.open, c.high, c.low, c.close, c.volume, c.trades\nFROM aggregates.ohlcv_1m c JOIN market_data.instruments i USING (instrument_id)\nORDER BY c.bucket DESC, 1, 2 LIMIT 5",

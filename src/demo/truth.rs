@@ -172,8 +172,11 @@ fn read_truth(path: &Path, each: &mut impl FnMut(&str, bool)) -> Result<(), Comp
     let mut row = String::new();
     for (index, text) in reader.lines().enumerate() {
         let text = text.map_err(failed)?;
-        let line: Line<'_> = serde_json::from_str(&text)
-            .map_err(|source| CompareError::Line { path: shown.clone(), line: index + 1, source })?;
+        let line: Line<'_> = serde_json::from_str(&text).map_err(|source| CompareError::Line {
+            path: shown.clone(),
+            line: index + 1,
+            source,
+        })?;
         let is_sent = !line.sent.is_empty();
         let (venue, symbol, time) = (line.venue, line.symbol, line.time_us);
         let id = |id: Option<i64>| id.map_or(String::new(), |id| id.to_string());

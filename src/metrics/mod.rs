@@ -72,7 +72,7 @@ pub const BUILD_INFO: &str = "tapeway_build_info";
 
 /// Rows committed. Labels: venue, table.
 pub const ROWS_COMMITTED: &str = "tapeway_rows_committed_total";
-/// Rows refused for their data. Labels: venue, reason.
+/// Rows refused for their data, or left out. Labels: venue, reason.
 pub const ROWS_REJECTED: &str = "tapeway_rows_rejected_total";
 /// Receive time of a frame to the commit of its rows. Labels: venue.
 pub const RECEIVE_TO_COMMIT: &str = "tapeway_receive_to_commit_seconds";
@@ -338,9 +338,9 @@ impl LaneWriterMetrics {
         }
     }
 
-    /// Counts a refused row. Rare.
-    pub fn rejected(&self, reason: &'static str) {
-        counter!(ROWS_REJECTED, "venue" => self.venue, "reason" => reason).increment(1);
+    /// Counts refused or left-out rows. Rare.
+    pub fn rejected(&self, reason: &'static str, rows: u64) {
+        counter!(ROWS_REJECTED, "venue" => self.venue, "reason" => reason).increment(rows);
     }
 }
 

@@ -95,6 +95,7 @@ pub const SERVER_VERSION_MIN: i32 = 150_000;
 /// Oldest TimescaleDB.
 pub const TIMESCALEDB_MIN: (u32, u32) = (2, 18);
 
+/// Looks in the catalog rather than at the table, which the user may not be allowed to name.
 const QUERY: &str = "
 SELECT current_setting('server_version_num')::int AS server_version,
        current_setting('server_version') AS server_version_text,
@@ -105,8 +106,10 @@ SELECT current_setting('server_version_num')::int AS server_version,
            AND coalesce(current_setting('timescaledb.license', true), '') = 'timescale' AS is_community,
        current_setting('timescaledb.enable_direct_compress_copy', true) IS NOT NULL AS has_direct_compress,
        pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' AS is_read_only,
-       (SELECT relkind FROM pg_class WHERE oid = to_regclass('market_data.trades')) AS relkind,
+       trades.relkind AS relkind,
        has_database_privilege(current_database(), 'CREATE') AS can_create,
-       has_table_privilege(to_regclass('market_data.trades')::oid, 'INSERT') AS can_insert
+       has_schema_privilege(trades.relnamespace, 'USAGE') AND has_table_privilege(trades.oid, 'INSERT') AS can_insert
 FROM (SELECT) AS one
+LEFT JOIN (SELECT pg_class.* FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+           WHERE nspname = 'market_data' AND relname = 'trades') AS trades ON true
 LEFT JOIN (SELECT extversion::text FROM pg_extension WHERE extname = 'timescaledb') AS extension ON true";

@@ -56,26 +56,50 @@ pub struct Piece {
     pub from: u32,
     /// The chunk.
     pub events: Events,
-    /// Frames before the first that nobody can give any more.
-    pub lost: Option<Lost>,
+    /// Frames before the first whose rows are not written.
+    pub left_out: Vec<LeftOut>,
     /// Numbers of the chunk's symbols, by index.
     pub instruments: Arc<[InstrumentId]>,
 }
 
-/// Frames that the journal no longer had when they were needed.
+/// Frames whose rows are not written, though nothing is wrong with them. They count as rejected, and
+/// `audit.rejects` has one row for all of them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Lost {
+pub struct LeftOut {
     /// The first of them.
     pub first: FramePos,
-    /// The first frame that was there again.
+    /// The frame after the last.
     pub end: FramePos,
+    /// Their rows, as far as is known.
+    pub rows: u64,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why rows are left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Why {
+    /// The journal no longer had them when they were needed: a gap.
+    Lost,
+    /// They were received while another daemon wrote this lane, and are there from its journal.
+    Elsewhere,
+}
+
+impl Why {
+    /// Fixed name, for `audit.rejects.reason` and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "journal_lost",
+            Self::Elsewhere => "written_elsewhere",
+        }
+    }
 }
 
 impl Piece {
     /// Rows of one kind that are still needed, as indices into the chunk's list.
     fn range<R: Row>(&self) -> Range<usize> {
-        let list = R::list(&self.events);
-        list.partition_point(|row| row.frame() < self.from)..list.len()
+        range_from::<R>(&self.events, self.from)
     }
 
     /// Rows still needed.
@@ -100,6 +124,18 @@ impl Piece {
     pub fn received(&self) -> &[Nanos] {
         &self.events.received[self.from as usize..]
     }
+}
+
+fn range_from<R: Row>(events: &Events, frame: u32) -> Range<usize> {
+    let list = R::list(events);
+    list.partition_point(|row| row.frame() < frame)..list.len()
+}
+
+/// Rows of a chunk from a frame on.
+pub(super) fn rows_from(events: &Events, frame: u32) -> usize {
+    range_from::<Trade>(events, frame).len()
+        + range_from::<Level>(events, frame).len()
+        + range_from::<Quote>(events, frame).len()
 }
 
 /// The frame a note belongs to.
@@ -174,7 +210,7 @@ pub struct Mark {
     pub new: FramePos,
     /// Rows that are committed.
     pub rows: u64,
-    /// Rows that are refused.
+    /// Rows that are refused or left out.
     pub rejected: u64,
     /// Receive time of the last frame.
     pub received: Nanos,
@@ -493,11 +529,13 @@ fn marks(pieces: &[Piece]) -> Vec<Mark> {
         let end = piece.events.end();
         let received = piece.received().last().copied().unwrap_or_default();
         let rows = piece.rows() as u64;
+        let left_out: u64 = piece.left_out.iter().map(|left| left.rows).sum();
         match marks.iter_mut().find(|mark| mark.lane_id == piece.lane_id) {
             Some(mark) => {
                 assert_eq!(mark.new, piece.old, "a lane's pieces must follow one another");
                 mark.new = end;
                 mark.rows += rows;
+                mark.rejected += left_out;
                 mark.received = received;
             }
             None => marks.push(Mark {
@@ -506,7 +544,7 @@ fn marks(pieces: &[Piece]) -> Vec<Mark> {
                 old: piece.old,
                 new: end,
                 rows,
-                rejected: 0,
+                rejected: left_out,
                 received,
             }),
         }

@@ -19,12 +19,12 @@ use std::{
 
 use tapeway_exchanges::{
     event::Events,
-    ids::{FramePos, Nanos},
+    ids::{FramePos, Micros},
     symbols::Symbol,
 };
 use tracing::{error, info};
 
-use super::batch::{Lost, Piece};
+use super::batch::{LeftOut, Piece, Why, rows_from};
 use crate::{
     journal,
     lane::Lane,
@@ -49,9 +49,11 @@ pub(super) struct Feed {
     /// End of the last piece: where the watermark will be when the next piece's turn comes.
     old: FramePos,
     /// Frames received up to then are in the database through another journal of this lane.
-    skip_until: Option<Nanos>,
-    /// Frames nobody can give any more, told with the next piece.
-    lost: Option<Lost>,
+    skip_until: Option<Micros>,
+    /// Rows of the lane that are committed, refused, left out or pulled.
+    accounted: u64,
+    /// Frames nobody can give any more, from and to, told with the next piece.
+    lost: Option<(FramePos, FramePos)>,
     /// Chunks pulled and given back, then the queue's front.
     held: VecDeque<Events>,
     replay: Option<Replay>,
@@ -112,6 +114,7 @@ impl Feed {
             next: FramePos::FIRST,
             old: FramePos::FIRST,
             skip_until: None,
+            accounted: 0,
             lost: None,
             held: VecDeque::new(),
             replay: None,
@@ -142,9 +145,10 @@ impl Feed {
         self.lost = None;
         self.replay = None;
         self.overdue_since = None;
+        self.accounted = watermark.rows_total + watermark.rejected;
         self.skip_until = watermark.elsewhere.and_then(|time| {
             let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-            i64::try_from(since.as_nanos()).ok().map(Nanos)
+            i64::try_from(since.as_micros()).ok().map(Micros)
         });
         self.lane.progress.set_committed(watermark.next);
         self.lane.rows.on_commit(watermark.rows_total, watermark.rejected);
@@ -267,24 +271,35 @@ impl Feed {
 
     /// What of a chunk is needed.
     fn piece(&mut self, lane_id: LaneId, events: Events) -> Piece {
-        let end = events.end();
         let already = self.next.frames_since(events.first).unwrap_or_default();
-        let mut from = usize::try_from(already).unwrap_or(usize::MAX).min(events.received.len());
+        let already = usize::try_from(already).unwrap_or(usize::MAX).min(events.received.len());
+        let mut from = already;
         if let Some(until) = self.skip_until {
-            let skipped = events.received[from..].iter().take_while(|received| **received <= until).count();
-            from += skipped;
+            from += events.received[from..].iter().take_while(|received| received.micros() <= until).count();
             if from < events.received.len() {
                 info!(lane = self.lane.name, "taking over from another journal of this lane");
                 self.skip_until = None;
             }
         }
-        self.next = end;
+        let index = |frame: usize| u32::try_from(frame).expect("a chunk holds far fewer than 2^32 frames");
+        let mut left_out = Vec::new();
+        if let Some((first, end)) = self.lost.take() {
+            let rows_before = events.rows_total.saturating_sub(events.rows() as u64);
+            let rows = rows_before.saturating_sub(self.accounted);
+            left_out.push(LeftOut { first, end, rows, why: Why::Lost });
+        }
+        let rows = (rows_from(&events, index(already)) - rows_from(&events, index(from))) as u64;
+        if from > already {
+            let (first, end) = (events.pos(index(already)), events.pos(index(from)));
+            left_out.push(LeftOut { first, end, rows, why: Why::Elsewhere });
+        }
+        let old = std::mem::replace(&mut self.old, events.end());
+        self.next = events.end();
         self.overdue_since = None;
-        let from = u32::try_from(from).expect("a chunk holds far fewer than 2^32 frames");
-        let old = std::mem::replace(&mut self.old, end);
-        let lost = self.lost.take();
-        let instruments = Arc::default();
-        Piece { lane: self.lane.clone(), lane_id, old, from, events, lost, instruments }
+        let (lane, from, instruments) = (self.lane.clone(), index(from), Arc::default());
+        let piece = Piece { lane, lane_id, old, from, events, left_out, instruments };
+        self.accounted += piece.rows() as u64 + piece.left_out.iter().map(|left| left.rows).sum::<u64>();
+        piece
     }
 
     /// The next chunk from the journal; `None` at its end.
@@ -311,7 +326,7 @@ impl Feed {
     /// Goes on where the journal begins; the frames before are lost and a gap says so.
     fn jump(&mut self, first: FramePos) {
         error!(lane = self.lane.name, from = %self.next, to = %first, "frames that were not committed are no longer in the journal");
-        self.lost = Some(Lost { first: self.lost.map_or(self.next, |lost| lost.first), end: first });
+        self.lost = Some((self.lost.map_or(self.next, |(from, _)| from), first));
         self.next = first;
         self.replay = None;
     }

@@ -14,7 +14,7 @@ use tapeway_exchanges::{
 };
 use tokio_postgres::types::ToSql;
 
-use super::batch::{Piece, Sealed};
+use super::batch::{LeftOut, Piece, Sealed, Why};
 use crate::store::instruments::system_time;
 
 /// Columns of `audit.sessions`.
@@ -84,7 +84,9 @@ impl Notes {
         // Of several ends of one gap the last counts: an update from a list takes any one of them.
         let mut ends: HashMap<(i32, GapId), (GapClosed, SystemTime)> = HashMap::new();
         for piece in &sealed.pieces {
-            notes.lost(piece);
+            for left in &piece.left_out {
+                notes.left_out(piece, left);
+            }
             for note in piece.notes() {
                 notes.note(piece, note, &mut ends);
             }
@@ -158,28 +160,38 @@ impl Notes {
         }
     }
 
-    /// Frames the journal no longer had: the writer's own gap.
-    fn lost(&mut self, piece: &Piece) {
-        let Some(lost) = piece.lost else { return };
-        let frames = lost.end.frames_since(lost.first).unwrap_or_default();
+    /// Rows left out: one reject for all; and what the journal lost is a gap.
+    fn left_out(&mut self, piece: &Piece, left: &LeftOut) {
+        let LeftOut { first, end, rows, why } = *left;
+        let received = piece.received().first().or(piece.events.received.last()).copied().map_or(UNIX_EPOCH, moment);
+        let said = match why {
+            Why::Lost => "were not committed and are no longer in the journal",
+            Why::Elsewhere => "were received while another daemon wrote this lane",
+        };
+        let detail = format!("{rows} rows of the frames from {first} to before {end}, which {said}");
+        self.rejects.lane.push(piece.lane_id.0);
+        self.rejects.pos.push(first.get().cast_signed());
+        self.rejects.reason.push(why.name());
+        self.rejects.detail.push(detail.clone());
+        self.rejects.received.push(received);
+        if why == Why::Elsewhere {
+            return;
+        }
         let gaps = &mut self.gaps;
         gaps.lane.push(piece.lane_id.0);
-        gaps.pos.push(lost.first.get().cast_signed());
+        gaps.pos.push(first.get().cast_signed());
         gaps.ordinal.push(-1);
         gaps.venue.push(piece.lane.venue.name);
         gaps.instrument.push(None);
         gaps.channel.push(None);
-        gaps.cause.push(CAUSE_JOURNAL_LOST);
+        gaps.cause.push(why.name());
         gaps.first_missing.push(None);
         gaps.last_missing.push(None);
         gaps.since.push(None);
-        gaps.until.push(piece.received().first().copied().map(moment));
+        gaps.until.push(Some(received));
         gaps.state.push("unhealable");
-        gaps.detail.push(Some(format!(
-            "frames {} to {} ({frames}) were not committed and are no longer in the journal",
-            lost.first, lost.end
-        )));
-        gaps.detected_at.push(piece.received().first().copied().map_or(UNIX_EPOCH, moment));
+        gaps.detail.push(Some(detail));
+        gaps.detected_at.push(received);
     }
 }
 
@@ -248,8 +260,6 @@ fn harmless(text: &str) -> String {
 
 /// Longest text of a note.
 const TEXT_BYTES_MAX: usize = 4_096;
-/// `audit.gaps.cause` of what the writer itself lost.
-const CAUSE_JOURNAL_LOST: &str = "journal_lost";
 
 #[cfg(test)]
 mod tests {

@@ -304,11 +304,14 @@ impl Shard {
         for row in &sealed.refused {
             *refused.entry((row.lane_id, row.table)).or_default() += 1;
             if let Some(feed) = self.feeds.iter().find(|feed| feed.claim == Claim::Held(row.lane_id)) {
-                feed.metrics.rejected(row.reason);
+                feed.metrics.rejected(row.reason, 1);
             }
         }
         for piece in sealed.pieces {
             let feed = feed_of(&mut self.feeds, &piece);
+            for left in &piece.left_out {
+                feed.metrics.rejected(left.why.name(), left.rows);
+            }
             for ((table, counter), rows) in
                 Table::ALL.into_iter().zip(&feed.metrics.rows_committed).zip(piece.rows_by_table())
             {

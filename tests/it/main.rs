@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod cluster;
+mod feeding;
 mod journal;
+mod loopback;
 mod ops;
 mod proxy;
 mod store;

@@ -95,7 +95,7 @@ fn changed_policies_are_made_true_on_timescaledb() {
         (jobs.trim().to_owned(), width.trim().to_owned())
     };
     block_on(store::prepare(&with_policy(&database, policy(DAY, Some(DAY * 2), None)))).unwrap();
-    assert_eq!(read(), ("policy_compression|48:00:00".into(), "24:00:00".into()));
+    assert_eq!(read(), ("policy_compression|48:00:00".into(), "1 day".into()));
     block_on(store::prepare(&with_policy(&database, policy(DAY / 2, Some(DAY), Some(DAY * 30))))).unwrap();
     assert_eq!(read(), ("policy_compression|24:00:00\npolicy_retention|720:00:00".into(), "12:00:00".into()));
     block_on(store::prepare(&with_policy(&database, policy(DAY / 2, None, None)))).unwrap();

@@ -1,0 +1,270 @@
+//! Lanes fed by hand: chunks whose every row follows from its frame's position, so that what the database must
+//! hold can be computed again.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use rust_decimal::Decimal;
+use tapeway::{
+    config::{Pin, Writer},
+    lane::{Lane, Progress, Rows},
+    queue::Queue,
+};
+use tapeway_exchanges::{
+    adapter::Adapter,
+    config::Limits,
+    error::FrameError,
+    event::{Channel, Events, Flags, Level, Quote, Side, Trade},
+    ids::{FramePos, Micros, Nanos, SymbolIx},
+    metadata::{Instrument, Source},
+    symbols::Symbol,
+    venue::{Proof, VenueSpec},
+};
+use tokio::sync::Notify;
+
+use crate::cluster::Cluster;
+
+/// A venue for lanes that are fed by hand; nothing ever decodes for it.
+pub(crate) static ACME: VenueSpec = VenueSpec {
+    name: "acme",
+    ws_url: "ws://127.0.0.1",
+    http_url: "http://127.0.0.1",
+    channels: &Channel::ALL,
+    book_depths: &[],
+    limits: Limits {
+        streams_per_connection: 100,
+        messages_per_second: 100,
+        connects: 100,
+        connects_per: Duration::from_secs(60),
+        http_weight_per_minute: 100,
+        silence: Duration::from_secs(60),
+        lifetime: None,
+    },
+    proof: |_| Proof::Unprovable,
+    build: no_adapter,
+    plan: |_, _| Vec::new(),
+    metadata: Source::Http { path: "/", weight: 1, parse: no_instruments },
+};
+
+fn no_adapter() -> Box<dyn Adapter> {
+    panic!("lanes fed by hand are never decoded")
+}
+
+fn no_instruments(_: &mut [u8]) -> Result<Vec<Instrument>, FrameError> {
+    Ok(Vec::new())
+}
+
+/// A lane with a queue of `chunks_max` chunks.
+pub(crate) fn lane(name: &str, journal_id: u128, chunks_max: usize) -> Arc<Lane> {
+    Arc::new(Lane {
+        name: name.into(),
+        venue: &ACME,
+        journal_id,
+        dir: PathBuf::from("/nonexistent"),
+        progress: Progress::default(),
+        rows: Rows::default(),
+        queue: Queue::new(chunks_max),
+        is_behind: AtomicBool::new(false),
+        writer: Arc::new(Notify::new()),
+    })
+}
+
+/// Small batches, so that a test makes many transactions.
+pub(crate) fn settings(threads: usize, batch_rows_max: usize) -> Writer {
+    Writer {
+        threads: Some(threads),
+        pin: Pin::Off,
+        batch_rows_max,
+        batch_bytes_max: 64 << 20,
+        batch_age_max: Duration::from_millis(5),
+        queue_chunks_max: 64,
+        chunk_rows_max: 1_000,
+    }
+}
+
+/// The symbols of a lane fed by hand.
+pub(crate) fn symbols(lane: u64) -> Arc<[Symbol]> {
+    (0..4).map(|nr| Symbol::from(format!("SYM{}", lane % 3 + nr))).collect()
+}
+
+/// The chunk of `frames` frames from `first` on. Some frames have no row at all.
+pub(crate) fn chunk(lane: u64, first: u64, frames: u64) -> Events {
+    let mut events = Events { symbols: symbols(lane), ..Events::default() };
+    events.clear(FramePos::new(first));
+    for frame in 0..u32::try_from(frames).unwrap() {
+        let pos = first + u64::from(frame);
+        let time = START + i64::try_from(pos).unwrap() * 1_000;
+        events.received.push(Nanos(time * 1_000 + 123_456_789));
+        let (price, qty) = (Decimal::new(i64::try_from(pos * 31 % 100_000).unwrap(), 2), Decimal::new(500, 3));
+        for row in 0..pos % 4 {
+            let symbol = SymbolIx(u32::try_from((pos + row) % 4).unwrap());
+            let number = i64::try_from(pos * 10 + row).unwrap();
+            let side = if row % 2 == 0 { Side::Buy } else { Side::Sell };
+            match (pos + row) % 3 {
+                0 => events.trades.push(Trade {
+                    frame,
+                    symbol,
+                    side,
+                    flags: Flags::NONE,
+                    time: Micros(time),
+                    price,
+                    qty,
+                    trade_id: Some(number),
+                    trade_ref: None,
+                }),
+                1 => events.levels.push(Level {
+                    frame,
+                    symbol,
+                    side,
+                    flags: Flags::LAST_IN_FRAME,
+                    time: Micros(time),
+                    price,
+                    qty,
+                    seq: Some(number),
+                }),
+                _ => events.quotes.push(Quote {
+                    frame,
+                    symbol,
+                    flags: Flags::NONE,
+                    time: Micros(time),
+                    bid: Some((price, qty)),
+                    ask: None,
+                    seq: Some(number),
+                }),
+            }
+        }
+    }
+    events
+}
+
+/// 2025-06-01 in microseconds.
+pub(crate) const START: i64 = 1_748_736_000_000_000;
+
+/// Feeds a lane chunk by chunk, waiting when the queue is full, as synced frames.
+pub(crate) fn feed(lane: &Lane, events: Events) {
+    let end = events.end();
+    let rows = events.rows() as u64;
+    let mut events = events;
+    let until = Instant::now() + PATIENCE;
+    // Appended first, as in the daemon; the queue brings it long before the journal would be asked.
+    lane.progress.on_append(end);
+    lane.progress.on_sync(end);
+    lane.rows.on_receive(lane.rows.counts().0 + rows);
+    while let Err(back) = lane.queue.push(events) {
+        assert!(Instant::now() < until, "the writer does not take chunks");
+        events = back;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    lane.writer.notify_one();
+}
+
+/// Waits until everything fed is committed.
+pub(crate) fn until_committed(lane: &Lane) {
+    until(
+        || lane.progress.committed() >= lane.progress.appended(),
+        || format!("{} of {}", lane.progress.committed(), lane.progress.appended()),
+    );
+}
+
+/// Waits until something is so.
+pub(crate) fn until(is_so: impl Fn() -> bool, found: impl Fn() -> String) {
+    let limit = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < limit, "waited in vain: {}", found());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// For what takes milliseconds unless something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The rows that chunks must become, sorted, as [`stored`] gives them.
+pub(crate) fn expected<'a>(lane: &str, chunks: impl IntoIterator<Item = &'a Events>) -> Vec<String> {
+    let mut rows = Vec::new();
+    let text = |value: Option<i64>| value.map(|value| value.to_string()).unwrap_or_default();
+    for events in chunks {
+        let tail = |frame: u32, flags: Flags| {
+            format!("{}|{}|{}|{lane}", flags.0, events.pos(frame), events.received(frame).micros().0)
+        };
+        let name = |symbol: SymbolIx| events.symbols[symbol.0 as usize].clone();
+        for row in &events.trades {
+            rows.push(format!(
+                "trade|{}|{}|{}|{}|{}|{}|{}|{}",
+                row.time.0,
+                name(row.symbol),
+                row.price,
+                row.qty,
+                row.side.sql(),
+                text(row.trade_id),
+                row.trade_ref.as_deref().unwrap_or_default(),
+                tail(row.frame, row.flags)
+            ));
+        }
+        for row in &events.levels {
+            rows.push(format!(
+                "level|{}|{}|{}|{}|{}|{}|{}",
+                row.time.0,
+                name(row.symbol),
+                row.side.sql(),
+                row.price,
+                row.qty,
+                text(row.seq),
+                tail(row.frame, row.flags)
+            ));
+        }
+        for row in &events.quotes {
+            let side = |side: Option<(Decimal, Decimal)>| {
+                side.map_or_else(|| "|".to_owned(), |(price, qty)| format!("{price}|{qty}"))
+            };
+            rows.push(format!(
+                "quote|{}|{}|{}|{}|{}|{}",
+                row.time.0,
+                name(row.symbol),
+                side(row.bid),
+                side(row.ask),
+                text(row.seq),
+                tail(row.frame, row.flags)
+            ));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+/// Every column of every row in the database, sorted.
+pub(crate) fn stored(cluster: &Cluster, database: &str) -> Vec<String> {
+    let micros = |column: &str| format!("(extract(epoch FROM {column}) * 1000000)::bigint");
+    let (time, received) = (micros("time"), micros("recv_time"));
+    let select = |kind: &str, table: &str, columns: &str| {
+        format!(
+            "SELECT concat_ws('|', '{kind}', {time}, i.symbol, {columns}, r.flags, r.frame_pos, {received}, l.name)
+             FROM market_data.{table} r JOIN market_data.instruments i USING (instrument_id)
+             JOIN audit.lanes l USING (lane_id)"
+        )
+    };
+    let text = |column: &str| format!("coalesce({column}::text, '')");
+    let numbers = ["bid_price", "bid_qty", "ask_price", "ask_qty", "seq"].map(text).join(", ");
+    let sql = [
+        select("trade", "trades", &format!("price, qty, side, {}, {}", text("trade_id"), text("trade_ref"))),
+        select("level", "book_deltas", &format!("side, price, qty, {}", text("seq"))),
+        select("quote", "quotes", &numbers),
+    ]
+    .join(" UNION ALL ");
+    let mut rows: Vec<String> = cluster.psql(database, &sql).lines().map(str::to_owned).collect();
+    rows.sort();
+    rows
+}
+
+/// Fails with the first difference rather than with all rows.
+pub(crate) fn assert_same(found: &[String], expected: &[String]) {
+    let differs = found.iter().zip(expected).find(|(a, b)| a != b);
+    assert!(
+        differs.is_none() && found.len() == expected.len(),
+        "{} rows found, {} expected; first difference: {differs:?}",
+        found.len(),
+        expected.len()
+    );
+}
