@@ -83,9 +83,12 @@ fn dump_prints_the_range_asked_for() {
     assert_eq!(
         text(&output),
         concat!(
-            r#"{"pos":5,"received_ns":2,"kind":"text","raw":"{\"price\":\"1.10\"}"}"#, "\n",
-            r#"{"pos":6,"received_ns":3,"kind":"http","tag":"book:BTC","status":200,"raw":"{\"bids\":[]}"}"#, "\n",
-            r#"{"pos":7,"received_ns":4,"kind":"binary","raw_b64":"/wA="}"#, "\n",
+            r#"{"pos":5,"received_ns":2,"kind":"text","raw":"{\"price\":\"1.10\"}"}"#,
+            "\n",
+            r#"{"pos":6,"received_ns":3,"kind":"http","tag":"book:BTC","status":200,"raw":"{\"bids\":[]}"}"#,
+            "\n",
+            r#"{"pos":7,"received_ns":4,"kind":"binary","raw_b64":"/wA="}"#,
+            "\n",
         )
     );
 }
@@ -97,11 +100,16 @@ fn dump_in_corpus_form_counts_connections_and_names_answers() {
     assert_eq!(
         text(&output),
         concat!(
-            r#"{"ts_recv_ns":1,"conn":0,"dir":"out","note":"open","raw":"{\"url\":\"wss://acme\"}"}"#, "\n",
-            r#"{"ts_recv_ns":2,"conn":0,"dir":"in","raw":"{\"price\":\"1.10\"}"}"#, "\n",
-            r#"{"ts_recv_ns":3,"conn":0,"dir":"rest","tag":"book:BTC","status":200,"raw":"{\"bids\":[]}"}"#, "\n",
-            r#"{"ts_recv_ns":4,"conn":0,"dir":"in","raw_b64":"/wA="}"#, "\n",
-            r#"{"ts_recv_ns":1,"conn":1,"dir":"out","note":"open","raw":"{\"url\":\"wss://acme\"}"}"#, "\n",
+            r#"{"ts_recv_ns":1,"conn":0,"dir":"out","note":"open","raw":"{\"url\":\"wss://acme\"}"}"#,
+            "\n",
+            r#"{"ts_recv_ns":2,"conn":0,"dir":"in","raw":"{\"price\":\"1.10\"}"}"#,
+            "\n",
+            r#"{"ts_recv_ns":3,"conn":0,"dir":"rest","tag":"book:BTC","status":200,"raw":"{\"bids\":[]}"}"#,
+            "\n",
+            r#"{"ts_recv_ns":4,"conn":0,"dir":"in","raw_b64":"/wA="}"#,
+            "\n",
+            r#"{"ts_recv_ns":1,"conn":1,"dir":"out","note":"open","raw":"{\"url\":\"wss://acme\"}"}"#,
+            "\n",
         )
     );
 }
