@@ -8,10 +8,10 @@ use std::{
     },
 };
 
-use tapeway_exchanges::{ids::FramePos, venue::VenueSpec};
+use tapeway_exchanges::{event::Events, ids::FramePos, venue::VenueSpec};
 use tokio::sync::Notify;
 
-use crate::queue::Queue;
+use crate::{metrics::SessionMetrics, queue::Queue};
 
 /// One lane: what its session (producer) and its writer (consumer) share.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub struct Lane {
     pub journal_id: u128,
     /// The lane's journal folder.
     pub dir: PathBuf,
-    /// How far it has come.
-    pub progress: Progress,
+    /// How far it has come. Made by the lane's journal.
+    pub progress: Arc<Progress>,
     /// How many rows it has given and where they are.
     pub rows: Rows,
     /// Decoded chunks on their way to the writer.
@@ -36,6 +36,22 @@ pub struct Lane {
     pub is_behind: AtomicBool,
     /// Wakes the writer of this lane's shard.
     pub writer: Arc<Notify>,
+}
+
+impl Lane {
+    /// Offers a decoded chunk to the writer and wakes it. Never blocks: when the queue is full, or the writer is
+    /// reading this lane from the journal already, the chunk's memory is kept and its frames are read from there.
+    pub fn offer(&self, chunk: Events, metrics: &SessionMetrics) {
+        let rows = chunk.rows() as u64;
+        metrics.queue_rows_in.increment(rows);
+        let refused = if self.is_behind.load(Ordering::SeqCst) { Err(chunk) } else { self.queue.push(chunk) };
+        if let Err(chunk) = refused {
+            self.is_behind.store(true, Ordering::SeqCst);
+            metrics.queue_rows_dropped.increment(rows);
+            self.queue.recycle(chunk);
+        }
+        self.writer.notify_one();
+    }
 }
 
 /// Rows of one lane since its first frame: *received = committed + rejected + pending* at any moment.
@@ -51,19 +67,20 @@ pub struct Rows {
 impl Rows {
     /// The lane's frames have given `total` rows so far.
     pub fn on_receive(&self, total: u64) {
-        self.received.store(total, Ordering::Relaxed);
+        self.received.store(total, Ordering::SeqCst);
     }
 
     /// The database holds `committed` rows of the lane and has refused `rejected`.
     pub fn on_commit(&self, committed: u64, rejected: u64) {
-        self.committed.store(committed, Ordering::Relaxed);
-        self.rejected.store(rejected, Ordering::Relaxed);
+        self.committed.store(committed, Ordering::SeqCst);
+        self.rejected.store(rejected, Ordering::SeqCst);
     }
 
     /// Rows received, committed and rejected.
     pub fn counts(&self) -> (u64, u64, u64) {
-        let [received, committed, rejected] =
-            [&self.received, &self.committed, &self.rejected].map(|count| count.load(Ordering::Relaxed));
+        // What was received is read last: it can only have grown, so pending never comes out negative.
+        let [rejected, committed, received] =
+            [&self.rejected, &self.committed, &self.received].map(|count| count.load(Ordering::SeqCst));
         (received, committed, rejected)
     }
 }

@@ -4,12 +4,18 @@
 //! adapter's state at the head of the segment and the frames since then give the very events the live path
 //! gave, because both go through [`Decoder::apply`].
 
-use tapeway_exchanges::{adapter::At, decoder::Decoder, event::Events, ids::FramePos};
-use tracing::warn;
+use tapeway_exchanges::{
+    adapter::At,
+    decoder::Decoder,
+    event::Events,
+    ids::{FramePos, Nanos},
+};
+use tracing::{error, warn};
 
 use crate::{
-    journal::{self, Reader},
+    journal::{self, Hole, Reader},
     lane::Lane,
+    metrics,
 };
 
 /// Reads one lane's journal forward.
@@ -17,6 +23,10 @@ use crate::{
 pub struct Replay {
     reader: Reader,
     decoder: Decoder,
+    /// Frames that the reader could not read and the decoder has not yet been told of.
+    hole: Option<Hole>,
+    /// When the last frame read was received: the nearest there is for one that is lost.
+    received: Nanos,
 }
 
 impl Replay {
@@ -28,7 +38,8 @@ impl Replay {
     pub fn open(lane: &Lane, from: FramePos) -> Result<Self, journal::Error> {
         let reader = Reader::open(&lane.dir, from)?;
         let decoder = decoder_at_head(lane, &reader);
-        let mut replay = Self { reader, decoder };
+        let received = reader.created();
+        let mut replay = Self { reader, decoder, hole: None, received };
         let mut spare = Events::default();
         while replay.decoder.next() < from && replay.step(lane)? {
             if replay.decoder.events().rows() > DISCARD_ROWS {
@@ -72,11 +83,32 @@ impl Replay {
         self.decoder
     }
 
+    /// Decodes one frame, or says of one that it is lost; `false` at the appended end.
     fn step(&mut self, lane: &Lane) -> Result<bool, journal::Error> {
-        let Some(record) = self.reader.next(&lane.progress)? else { return Ok(false) };
-        self.decoder.apply(At { pos: record.pos, received: record.received }, record.kind, record.bytes);
-        self.decoder.actions().clear();
-        Ok(true)
+        let pos = self.decoder.next();
+        if let Some(hole) = self.hole.take_if(|hole| pos < hole.next) {
+            let detail = if pos == hole.first { hole.to_string() } else { format!("as position {}", hole.first) };
+            self.decoder.lose(At { pos, received: self.received }, detail);
+            self.hole = Some(hole);
+            return Ok(true);
+        }
+        self.hole = None;
+        match self.reader.next(&lane.progress) {
+            Ok(Some(record)) => {
+                self.received = record.received;
+                self.decoder.apply(At { pos: record.pos, received: record.received }, record.kind, record.bytes);
+                self.decoder.actions().clear();
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(journal::Error::Hole(hole)) => {
+                error!(lane = lane.name, %hole, frames = hole.frames(), "journaled frames are lost");
+                metrics::JournalLane::new(&lane.name).count_recovery(0, hole.frames());
+                self.hole = Some(hole);
+                self.step(lane)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::FrameError,
-    event::{Channel, Events, Flags, Gap, GapClosed, GapId, Level, Note, Quote, Reject, Session, Trade},
+    event::{Cause, Channel, Events, Flags, Gap, GapClosed, GapId, Level, Note, Quote, Reject, Session, Trade},
     ids::{FramePos, Nanos, SymbolIx},
+    replica::{BookMessage, Role},
     subscription::Subscriptions,
     symbols::Symbols,
 };
@@ -133,6 +134,17 @@ impl CloseKind {
             Self::JournalFull => "journal_full",
         }
     }
+
+    /// The cause of the gaps that a connection's end opens.
+    #[must_use]
+    pub const fn cause(self) -> Cause {
+        match self {
+            Self::Lost | Self::Protocol | Self::Rotation => Cause::Reconnect,
+            Self::Stall => Cause::Stall,
+            Self::VenueRestart => Cause::VenueRestart,
+            Self::Shutdown | Self::JournalFull => Cause::Downtime,
+        }
+    }
 }
 
 /// An HTTP GET the adapter needs answered. The session paces it by weight and retries a request that
@@ -161,6 +173,12 @@ pub struct Actions {
 }
 
 impl Actions {
+    /// Whether nothing is wanted.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.sends.is_empty() && self.requests.is_empty() && self.reconnect.is_none()
+    }
+
     /// Empties all lists, keeping their memory.
     pub fn clear(&mut self) {
         self.sends.clear();
@@ -184,6 +202,8 @@ pub struct Outbox {
     frame: u32,
     /// Gaps emitted for the current frame.
     gaps: u32,
+    /// Book messages of the frames in `events`, for offline readers; `None` while nobody reads them.
+    pub(crate) book_log: Option<Vec<BookMessage>>,
 }
 
 impl Outbox {
@@ -231,6 +251,12 @@ impl Outbox {
         self.events.notes.push(Note::Reject(Reject { frame, reason, detail }));
     }
 
+    /// Emits what a frame that is gone from the journal leaves: a reject that says so.
+    pub(crate) fn push_lost(&mut self, detail: String) {
+        let (frame, reason) = (self.frame, "journal_damage");
+        self.events.notes.push(Note::Reject(Reject { frame, reason, detail }));
+    }
+
     /// Emits a connection opened or closed.
     pub(crate) fn push_session(&mut self, is_open: bool, detail: String) {
         self.events.notes.push(Note::Session(Session { frame: self.frame, is_open, detail }));
@@ -247,6 +273,28 @@ impl Outbox {
         if let [.., last] = &mut self.events.levels[mark..] {
             last.flags = last.flags.with(Flags::LAST_IN_FRAME);
         }
+    }
+
+    /// Ends a book message whose levels were pushed since `mark`: marks its last row, and logs it where
+    /// somebody reads the log.
+    pub fn finish_book(
+        &mut self,
+        mark: usize,
+        symbol: SymbolIx,
+        role: Role,
+        last_id: Option<i64>,
+        checksum: Option<bool>,
+    ) {
+        self.finish_levels(mark);
+        if let Some(log) = &mut self.book_log {
+            let levels = mark..self.events.levels.len();
+            log.push(BookMessage { frame: self.frame, symbol, role, levels, last_id, checksum });
+        }
+    }
+
+    /// Takes back every level pushed since `mark`: the message they came from could not be decoded whole.
+    pub fn drop_levels(&mut self, mark: usize) {
+        self.events.levels.truncate(mark);
     }
 
     /// The name behind a symbol of this lane.

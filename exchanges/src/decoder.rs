@@ -10,6 +10,7 @@ use crate::{
     event::Events,
     ids::{FramePos, Nanos},
     input::{self, Kind},
+    replica::BookMessage,
     subscription::Subscriptions,
     symbols::Symbols,
     venue::VenueSpec,
@@ -70,6 +71,13 @@ impl Decoder {
         }
     }
 
+    /// Stands in for a journaled input that can no longer be read: positions stay dense, and a reject names the
+    /// frame. What was in it is for the venue's numbering to miss.
+    pub fn lose(&mut self, at: At, detail: String) {
+        self.out.begin(at);
+        self.out.push_lost(detail);
+    }
+
     /// Lets the adapter act on the passing of time. Never called on replay.
     pub fn tick(&mut self, now: Nanos) {
         self.adapter.on_tick(now, &mut self.out.actions);
@@ -81,6 +89,18 @@ impl Decoder {
         fresh.symbols = self.out.events.symbols.clone();
         fresh.rows_total = self.rows_total;
         std::mem::replace(&mut self.out.events, fresh)
+    }
+
+    /// Begins to log book messages, for readers that rebuild books. The log grows until
+    /// [`take_book_log`](Self::take_book_log).
+    pub fn log_books(&mut self) {
+        self.out.book_log.get_or_insert_default();
+    }
+
+    /// Book messages logged since the last call; their frames and levels index [`events`](Self::events), so
+    /// take the log before the events.
+    pub fn take_book_log(&mut self) -> Vec<BookMessage> {
+        self.out.book_log.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// What the adapter wants done; the caller drains it.

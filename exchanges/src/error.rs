@@ -97,4 +97,4 @@ pub fn head(bytes: &[u8]) -> String {
 }
 
 /// How much of a frame an error message shows.
-const HEAD_BYTES_MAX: usize = 120;
+pub(crate) const HEAD_BYTES_MAX: usize = 120;

@@ -4,13 +4,26 @@
 //! number. Receive time comes with each frame. See `SEMANTICS.md` for what each field means.
 
 pub mod adapter;
+pub mod book;
+pub mod checksum;
 pub mod config;
 pub mod decoder;
 pub mod error;
 pub mod event;
+mod gaps;
 pub mod ids;
+mod inband;
 pub mod input;
+mod json;
+mod levels;
 pub mod metadata;
+pub mod number;
+pub mod plan;
+pub mod replica;
+mod resync;
+pub mod sequence;
 pub mod subscription;
 pub mod symbols;
+pub mod time;
+mod trades;
 pub mod venue;

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod book;
 mod check;
+mod demo;
 mod journal;
 mod loopback;
 mod migrate;
@@ -27,6 +28,8 @@ enum Command {
     Run(run::Args),
     /// Validate the configuration, look at the database, say what would run.
     Check(check::Args),
+    /// The whole thing on this machine, against venues of its own, with proof.
+    Demo(demo::Args),
     /// Create or update the database schema and reconcile its policies.
     Migrate(migrate::Args),
     /// Show what a running daemon is doing.
@@ -38,7 +41,7 @@ enum Command {
     /// Look at, verify or repair the journal.
     Journal(journal::Args),
     /// A venue server on loopback: for demos, load tests and capacity planning.
-    Loopback(loopback::Args),
+    Loopback(Box<loopback::Args>),
 }
 
 /// Parses the command line, runs the command and returns its exit status: 0 done, 1 failed, 2 wrong usage.
@@ -47,12 +50,13 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::Status(args) => status::run(args),
         Command::Normalize(args) => normalize::run(args),
         Command::Book(args) => book::run(args),
         Command::Journal(args) => journal::run(args),
-        Command::Loopback(args) => loopback::run(args),
+        Command::Loopback(args) => loopback::run(*args),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("tapeway: {failure}");

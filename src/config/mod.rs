@@ -32,7 +32,7 @@ pub use reference::reference;
 pub use secret::Secret;
 
 /// Everything in `config/tapeway.yaml` and `config/exchanges/*.yaml`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
     /// The raw-frame journal.
     pub journal: Journal,
@@ -52,8 +52,15 @@ pub struct Config {
     pub venues: Vec<Venue>,
 }
 
+impl Config {
+    /// Whether everything outside `exchanges/` is the same.
+    pub fn is_same_but_venues(&self, other: &Self) -> bool {
+        Self { venues: other.venues.clone(), ..self.clone() } == *other
+    }
+}
+
 /// `journal:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Journal {
     /// Folder with one folder per lane.
     pub dir: PathBuf,
@@ -72,7 +79,7 @@ pub struct Journal {
 }
 
 /// `writer:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Writer {
     /// Writer threads; `None` chooses by the number of cores.
     pub threads: Option<usize>,
@@ -102,7 +109,7 @@ pub enum Pin {
 }
 
 /// `database:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Database {
     /// `postgresql://` URL or key=value string; sslmode and the rest are honoured.
     pub url: Secret,
@@ -136,14 +143,14 @@ pub struct TablePolicy {
 }
 
 /// `http:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Http {
     /// Where `/metrics`, `/livez`, `/readyz` and `/status` listen.
     pub listen: SocketAddr,
 }
 
 /// `logging:`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Logging {
     /// `tracing` filter, e.g. `info` or `tapeway=debug`.
     pub level: String,
@@ -152,7 +159,7 @@ pub struct Logging {
 }
 
 /// One `config/exchanges/<venue>.yaml` with `enabled: true`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Venue {
     /// The venue.
     pub spec: &'static VenueSpec,

@@ -91,6 +91,18 @@ pub struct Handle {
     stop: watch::Sender<Option<Instant>>,
 }
 
+/// A view of the writer threads.
+#[derive(Clone, Debug)]
+pub struct Observer(Vec<Arc<Shared>>);
+
+impl Observer {
+    /// How each thread stands now.
+    #[must_use]
+    pub fn read(&self) -> Vec<ShardState> {
+        self.0.iter().map(|shared| shared.lock().clone()).collect()
+    }
+}
+
 #[derive(Debug)]
 struct ShardHandle {
     shared: Arc<Shared>,
@@ -118,10 +130,10 @@ impl Handle {
         }
     }
 
-    /// How each thread stands.
+    /// A view of how each thread stands, for as long as one likes.
     #[must_use]
-    pub fn states(&self) -> Vec<ShardState> {
-        self.shards.iter().map(|shard| shard.shared.lock().clone()).collect()
+    pub fn observer(&self) -> Observer {
+        Observer(self.shards.iter().map(|shard| shard.shared.clone()).collect())
     }
 
     /// Writes everything that is appended and stops; returns the lanes for which `deadline` came first, none when

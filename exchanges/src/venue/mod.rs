@@ -1,6 +1,12 @@
 //! The registry: every venue tapeway speaks. A new one is a folder beside this file, its `mod` line and
 //! its entry in [`VENUES`].
 
+mod binance;
+mod bitget;
+mod coinbase;
+mod kraken;
+mod okx;
+
 use crate::{
     adapter::{Adapter, LanePlan},
     config::{Limits, VenueConfig},
@@ -9,7 +15,8 @@ use crate::{
 };
 
 /// Every venue tapeway speaks.
-pub static VENUES: &[VenueSpec] = &[];
+pub static VENUES: &[VenueSpec] =
+    &[binance::SPOT, binance::USDM, binance::COINM, coinbase::SPEC, kraken::SPEC, okx::OKX, okx::OKCOIN, bitget::SPEC];
 
 /// What the daemon must know about a venue before it connects.
 #[derive(Debug)]
@@ -28,13 +35,27 @@ pub struct VenueSpec {
     pub limits: Limits,
     /// How missing data on a channel can be proven.
     pub proof: fn(Channel) -> Proof,
+    /// The rule that proves a book whole, in the venue's own field names.
+    pub book_rule: &'static str,
     /// Makes the adapter of one lane, as new.
     pub build: fn() -> Box<dyn Adapter>,
     /// Spreads the symbols over lanes within the limits. Symbols already in `current` keep their lane.
     pub plan: fn(config: &VenueConfig, current: &[LanePlan]) -> Vec<LanePlan>,
+    /// The tag this venue's adapter would have given the request behind a recorded URL; `None` when it makes
+    /// no such request.
+    pub tag_of_url: fn(url: &str) -> Option<String>,
     /// Where the instrument list comes from.
     pub metadata: metadata::Source,
 }
+
+/// Venues are told apart by name.
+impl PartialEq for VenueSpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for VenueSpec {}
 
 /// The class of proof a venue's rules allow for one channel.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -12,6 +12,12 @@ use tapeway_exchanges::{
     event::{Cause, Channel, GapEnd},
 };
 
+use crate::status::LaneStatus;
+
+mod journal;
+
+pub use journal::{JournalLane, set_journal_room};
+
 // --- session ---
 
 /// Frames a lane received, before parsing. Labels: venue, lane.
@@ -102,6 +108,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_rows".into()), ROWS_BUCKETS)?
         .install_recorder()?;
     describe();
+    journal::describe();
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
@@ -229,6 +236,23 @@ impl LaneMetrics {
             appended: make(LANE_APPENDED),
             durable: make(LANE_DURABLE),
             committed: make(LANE_COMMITTED),
+        }
+    }
+
+    /// Sets all of them.
+    pub fn set(&self, status: &LaneStatus) {
+        let pairs = [
+            (&self.rows_received, status.rows_received),
+            (&self.rows_committed, status.rows_committed),
+            (&self.rows_rejected, status.rows_rejected),
+            (&self.rows_pending, status.rows_pending),
+            (&self.appended, status.appended),
+            (&self.durable, status.durable),
+            (&self.committed, status.committed),
+        ];
+        for (gauge, value) in pairs {
+            #[expect(clippy::cast_precision_loss, reason = "Prometheus has floats; exact below 2^53")]
+            gauge.set(value as f64);
         }
     }
 }

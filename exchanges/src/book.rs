@@ -1,0 +1,167 @@
+//! One order book: price levels of two sides, as the venue wrote them.
+//!
+//! Kept where a venue's proof needs the book itself (a checksum), and by whoever rebuilds a book from
+//! events. Levels lie in sorted vectors with the best one last: changes are most frequent there and move
+//! the least memory.
+
+use std::cmp::Ordering;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Side;
+
+/// Two sides of price levels. Prices differ in value; text (trailing zeros) is that of the last message.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Book {
+    bids: Vec<(Decimal, Decimal)>,
+    asks: Vec<(Decimal, Decimal)>,
+}
+
+impl Book {
+    /// Empties both sides, keeping their memory.
+    pub fn clear(&mut self) {
+        self.bids.clear();
+        self.asks.clear();
+    }
+
+    /// Adds many levels at once, in any order; of two with one price the later counts, zero quantities are
+    /// dropped. Cheaper than [`set`](Self::set) one by one for a snapshot.
+    pub fn extend(&mut self, side: Side, levels: impl Iterator<Item = (Decimal, Decimal)>) {
+        let ladder = self.ladder_mut(side);
+        ladder.extend(levels);
+        ladder.sort_by(|a, b| towards_best(side, a.0, b.0));
+        let mut kept: Vec<(Decimal, Decimal)> = Vec::with_capacity(ladder.len());
+        for level in ladder.iter() {
+            match kept.last_mut() {
+                Some(last) if last.0 == level.0 => *last = *level,
+                Some(_) | None => kept.push(*level),
+            }
+        }
+        kept.retain(|(_, qty)| !qty.is_zero());
+        *ladder = kept;
+    }
+
+    /// Sets the quantity at a price; zero removes the level.
+    pub fn set(&mut self, side: Side, price: Decimal, qty: Decimal) {
+        let ladder = self.ladder_mut(side);
+        match (ladder.binary_search_by(|level| towards_best(side, level.0, price)), qty.is_zero()) {
+            (Ok(at), true) => drop(ladder.remove(at)),
+            (Ok(at), false) => ladder[at] = (price, qty),
+            (Err(_), true) => {}
+            (Err(at), false) => ladder.insert(at, (price, qty)),
+        }
+    }
+
+    /// Keeps the best `depth` levels of each side.
+    pub fn truncate(&mut self, depth: usize) {
+        for ladder in [&mut self.bids, &mut self.asks] {
+            let beyond = ladder.len().saturating_sub(depth);
+            ladder.drain(..beyond);
+        }
+    }
+
+    /// Price and quantity of a side's levels, best first.
+    pub fn levels(&self, side: Side) -> impl ExactSizeIterator<Item = (Decimal, Decimal)> {
+        self.ladder(side).iter().rev().copied()
+    }
+
+    /// Best bid at or above best ask: two venues' worth of truth in one book, or a lost change.
+    #[must_use]
+    pub fn is_crossed(&self) -> bool {
+        matches!((self.bids.last(), self.asks.last()), (Some(bid), Some(ask)) if bid.0 >= ask.0)
+    }
+
+    fn ladder(&self, side: Side) -> &Vec<(Decimal, Decimal)> {
+        match side {
+            Side::Buy => &self.bids,
+            Side::Sell => &self.asks,
+            Side::Unknown => unreachable!("a book level has a side"),
+        }
+    }
+
+    fn ladder_mut(&mut self, side: Side) -> &mut Vec<(Decimal, Decimal)> {
+        match side {
+            Side::Buy => &mut self.bids,
+            Side::Sell => &mut self.asks,
+            Side::Unknown => unreachable!("a book level has a side"),
+        }
+    }
+}
+
+/// Orders prices of a side so that the best comes last.
+fn towards_best(side: Side, a: Decimal, b: Decimal) -> Ordering {
+    match side {
+        Side::Sell => b.cmp(&a),
+        Side::Buy | Side::Unknown => a.cmp(&b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(book: &Book, side: Side) -> Vec<String> {
+        book.levels(side).map(|(price, qty)| format!("{price}:{qty}")).collect()
+    }
+
+    fn d(text: &str) -> Decimal {
+        crate::number::decimal(text).unwrap()
+    }
+
+    #[test]
+    fn best_comes_first_on_both_sides() {
+        let mut book = Book::default();
+        for price in ["10.0", "12.0", "11.0"] {
+            book.set(Side::Buy, d(price), d("1"));
+            book.set(Side::Sell, d(price), d("1"));
+        }
+        assert_eq!(text(&book, Side::Buy), ["12.0:1", "11.0:1", "10.0:1"]);
+        assert_eq!(text(&book, Side::Sell), ["10.0:1", "11.0:1", "12.0:1"]);
+        assert!(book.is_crossed());
+    }
+
+    #[test]
+    fn a_level_is_found_by_value_and_keeps_the_newest_text() {
+        let mut book = Book::default();
+        book.set(Side::Buy, d("10.0"), d("1"));
+        book.set(Side::Buy, d("10.00"), d("2.50"));
+        assert_eq!(text(&book, Side::Buy), ["10.00:2.50"]);
+        book.set(Side::Buy, d("10"), d("0.000"));
+        assert!(text(&book, Side::Buy).is_empty());
+    }
+
+    #[test]
+    fn cutting_keeps_the_best() {
+        let mut book = Book::default();
+        for price in 1..=5u32 {
+            book.set(Side::Buy, price.into(), d("1"));
+            book.set(Side::Sell, (price + 10).into(), d("1"));
+        }
+        book.truncate(2);
+        assert_eq!(text(&book, Side::Buy), ["5:1", "4:1"]);
+        assert_eq!(text(&book, Side::Sell), ["11:1", "12:1"]);
+    }
+
+    proptest! {
+        /// A map from price to quantity, where zero removes, is the model.
+        #[test]
+        fn any_changes_give_what_a_map_gives(changes in proptest::collection::vec((0u32..20, 0u32..3), 0..80), cut in 0usize..80) {
+            let (snapshot, updates) = changes.split_at(cut.min(changes.len()));
+            let mut book = Book::default();
+            book.extend(Side::Sell, snapshot.iter().map(|(price, qty)| ((*price).into(), (*qty).into())));
+            let mut model: BTreeMap<u32, u32> = snapshot.iter().copied().collect();
+            for (price, qty) in updates {
+                book.set(Side::Sell, (*price).into(), (*qty).into());
+                model.insert(*price, *qty);
+            }
+            model.retain(|_, qty| *qty != 0);
+            let expected: Vec<(Decimal, Decimal)> = model.iter().map(|(price, qty)| ((*price).into(), (*qty).into())).collect();
+            prop_assert_eq!(book.levels(Side::Sell).collect::<Vec<_>>(), expected);
+        }
+    }
+}

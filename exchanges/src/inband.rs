@@ -1,0 +1,86 @@
+//! A book whose snapshots come among its updates, on venues that do not number them.
+//!
+//! ```text
+//!                 snapshot
+//! syncing/broken ----------> live        a snapshot on a live book replaces it
+//!        ^                     |
+//!        +--- loss, close -----+
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    adapter::Outbox,
+    event::Cause,
+    gaps::{OpenGaps, Span},
+    ids::{Micros, SymbolIx},
+    sequence::Missing,
+};
+
+/// How one instrument's book stands.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Inband {
+    /// A snapshot has come and nothing is known to be missing since.
+    is_live: bool,
+    /// Something of this book came on this connection.
+    has_delivered: bool,
+    /// Time of the last message.
+    time: Option<Micros>,
+    gaps: OpenGaps,
+}
+
+impl Inband {
+    /// A snapshot: whatever was missing is behind it.
+    pub(crate) fn on_snapshot(&mut self, symbol: SymbolIx, time: Option<Micros>, received: Micros, out: &mut Outbox) {
+        self.on_update(time);
+        self.is_live = true;
+        self.gaps.resynced(out, symbol, None, time.or(Some(received)));
+    }
+
+    /// An update, whatever the book's state.
+    pub(crate) fn on_update(&mut self, time: Option<Micros>) {
+        self.has_delivered = true;
+        self.time = time.or(self.time);
+    }
+
+    /// Something of this book is missing or wrong, noticed at `until`. Emits the gap of a live book; one that
+    /// is broken already has its gap.
+    pub(crate) fn on_loss(&mut self, symbol: SymbolIx, cause: Cause, until: Option<Micros>, out: &mut Outbox) {
+        if std::mem::take(&mut self.is_live) || self.gaps.is_empty() {
+            let span = Span { since: self.time, until };
+            self.gaps.open(out, symbol, cause, Missing::UNKNOWN, span);
+        }
+    }
+
+    /// A numbered update shows that others are missing. Emits a gap whatever the book's state: every stretch is
+    /// named.
+    pub(crate) fn on_gap(&mut self, symbol: SymbolIx, missing: Missing, until: Option<Micros>, out: &mut Outbox) {
+        let span = Span { since: self.time, until };
+        self.gaps.open(out, symbol, Cause::Sequence, missing, span);
+        self.is_live = false;
+    }
+
+    /// The connection ended.
+    pub(crate) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
+        if std::mem::take(&mut self.has_delivered) {
+            let span = Span { since: self.time, until: None };
+            self.gaps.open(out, symbol, cause, Missing::UNKNOWN, span);
+        }
+        self.is_live = false;
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    pub(crate) fn has_delivered(&self) -> bool {
+        self.has_delivered
+    }
+}
+
+/// What a frame that could not be parsed says about itself: the text behind `key`, e.g. `"symbol":"`.
+pub(crate) fn text_behind<'a>(bytes: &'a [u8], key: &str) -> Option<&'a str> {
+    let at = memchr::memmem::find(bytes, key.as_bytes())? + key.len();
+    let len = memchr::memchr(b'"', &bytes[at..])?;
+    std::str::from_utf8(&bytes[at..at + len]).ok()
+}

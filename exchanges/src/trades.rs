@@ -1,0 +1,260 @@
+//! Which trades of an instrument have been seen, by the venue's contiguous trade ids.
+//!
+//! ```text
+//! id follows the last      emitted
+//! id further on            emitted, after a gap that names the ids between
+//! id inside an open gap    emitted: it was late; a gap whose every id came late is closed as healed
+//! id seen before           not emitted: a repetition (a snapshot after a reconnect, a doubled frame)
+//! id before the first      emitted, after a gap of unknown ids: the venue has begun to count anew
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    adapter::Outbox,
+    event::{Cause, Channel, GapClosed, GapEnd, GapId},
+    gaps::{Span, gap},
+    ids::{Micros, SymbolIx},
+    sequence::Missing,
+};
+
+/// Trade ids of one instrument.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TradeIds {
+    /// First and last id since the numbering began for us.
+    seen: Option<(i64, i64)>,
+    /// Time of the trade with the last id.
+    time: Option<Micros>,
+    /// The connection ended since the last trade, because.
+    interrupted: Option<Cause>,
+    /// Recent gaps, oldest first.
+    holes: Vec<Hole>,
+}
+
+/// A gap some of whose trades may still come late.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+struct Hole {
+    id: GapId,
+    cause: Cause,
+    /// Ids still missing, in order.
+    ranges: Vec<(i64, i64)>,
+    /// Trades that came late.
+    rows: u64,
+}
+
+impl TradeIds {
+    /// The connection ended: ids that the next trade skips were missed because of it.
+    pub(crate) fn interrupt(&mut self, cause: Cause) {
+        if self.seen.is_some() {
+            self.interrupted.get_or_insert(cause);
+        }
+    }
+
+    /// Whether the trade with these ids (`first == last` but for venues that merge trades) is to be
+    /// emitted. Emits the gap it reveals or the end of the gap it fills.
+    #[inline]
+    pub(crate) fn admit(&mut self, out: &mut Outbox, symbol: SymbolIx, ids: (i64, i64), time: Micros) -> bool {
+        let (first, last) = ids;
+        match &mut self.seen {
+            Some((_, seen)) if first <= seen.saturating_add(1) && last > *seen => {
+                *seen = last;
+                self.interrupted = None;
+                self.time = Some(time);
+                true
+            }
+            Some(_) | None => self.admit_other(out, symbol, ids, time),
+        }
+    }
+
+    /// The venue says that `last` is its last trade id. What we have not seen of it is missing.
+    pub(crate) fn expect(&mut self, out: &mut Outbox, symbol: SymbolIx, last: i64, time: Micros) {
+        if let Some((_, seen)) = self.seen
+            && last > seen
+        {
+            self.skip(out, symbol, Missing::between(seen + 1, last), time);
+            self.seen = self.seen.map(|(first, _)| (first, last));
+            self.time = Some(time);
+        }
+    }
+
+    /// Highest id seen.
+    pub(crate) fn last(&self) -> Option<i64> {
+        self.seen.map(|(_, last)| last)
+    }
+
+    #[cold]
+    fn admit_other(&mut self, out: &mut Outbox, symbol: SymbolIx, (first, last): (i64, i64), time: Micros) -> bool {
+        let Some((oldest, seen)) = self.seen else {
+            self.seen = Some((first, last));
+            self.time = Some(time);
+            return true;
+        };
+        if last > seen {
+            self.skip(out, symbol, Missing::between(seen + 1, first - 1), time);
+            self.seen = Some((oldest, last));
+        } else if last < oldest {
+            self.skip(out, symbol, Missing::UNKNOWN, time);
+            self.seen = Some((first, last));
+            self.holes.clear();
+        } else {
+            return self.fill(out, symbol, last, time);
+        }
+        self.time = Some(time);
+        true
+    }
+
+    fn skip(&mut self, out: &mut Outbox, symbol: SymbolIx, missing: Missing, time: Micros) {
+        let cause = self.interrupted.take().unwrap_or(Cause::Sequence);
+        let span = Span { since: self.time, until: Some(time) };
+        let id = out.push_gap(gap(Some(symbol), Some(Channel::Trades), cause, missing, span));
+        if let (Some(first), Some(last)) = (missing.first, missing.last) {
+            if self.holes.len() >= HOLES_MAX {
+                self.holes.remove(0);
+            }
+            self.holes.push(Hole { id, cause, ranges: vec![(first, last)], rows: 0 });
+        }
+    }
+
+    /// Takes `id` out of the hole it belongs to; `false` when it belongs to none.
+    fn fill(&mut self, out: &mut Outbox, symbol: SymbolIx, id: i64, time: Micros) -> bool {
+        for (at, hole) in self.holes.iter_mut().enumerate() {
+            let Some(range) = hole.ranges.iter().position(|(first, last)| (*first..=*last).contains(&id)) else {
+                continue;
+            };
+            let (first, last) = hole.ranges.remove(range);
+            let rest = [(first, id - 1), (id + 1, last)].into_iter().filter(|(first, last)| first <= last);
+            for piece in rest.rev() {
+                hole.ranges.insert(range, piece);
+            }
+            hole.rows += 1;
+            if hole.ranges.is_empty() {
+                let Hole { id, cause, rows, ranges: _ } = self.holes.remove(at);
+                let (symbol, channel, until) = (Some(symbol), Some(Channel::Trades), Some(time));
+                let end = GapEnd::Healed;
+                out.push_gap_closed(GapClosed {
+                    frame: 0,
+                    id,
+                    symbol,
+                    channel,
+                    cause,
+                    end,
+                    rows,
+                    last_missing: None,
+                    until,
+                });
+            } else if hole.ranges.len() > RANGES_MAX {
+                self.holes.remove(at);
+            }
+            return true;
+        }
+        false
+    }
+}
+
+/// Gaps of one instrument that late trades are matched against; older ones stay open for good.
+const HOLES_MAX: usize = 8;
+/// Pieces one gap may fall into before late trades are no longer matched against it.
+const RANGES_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        adapter::At,
+        event::Note,
+        ids::{FramePos, Nanos},
+    };
+
+    const SYMBOL: SymbolIx = SymbolIx(0);
+
+    /// Feeds ids one by one; gives which were admitted, and the notes.
+    fn feed(trades: &mut TradeIds, ids: &[i64]) -> (Vec<i64>, Vec<Note>) {
+        let mut out = Outbox::default();
+        out.begin(At { pos: FramePos::FIRST, received: Nanos(0) });
+        let kept = ids.iter().copied().filter(|id| trades.admit(&mut out, SYMBOL, (*id, *id), Micros(*id)));
+        let kept = kept.collect();
+        (kept, out.events.notes)
+    }
+
+    fn gaps(notes: &[Note]) -> Vec<(Cause, Option<i64>, Option<i64>)> {
+        let gap = |note: &Note| match note {
+            Note::Gap(gap) => Some((gap.cause, gap.first_missing, gap.last_missing)),
+            Note::GapClosed(_) | Note::Reject(_) | Note::Session(_) => None,
+        };
+        notes.iter().filter_map(gap).collect()
+    }
+
+    #[test]
+    fn contiguous_ids_pass_without_a_word() {
+        let (kept, notes) = feed(&mut TradeIds::default(), &[7, 8, 9]);
+        assert_eq!((kept, notes), (vec![7, 8, 9], vec![]));
+    }
+
+    #[test]
+    fn a_skipped_stretch_is_a_gap_that_names_its_ids() {
+        let (kept, notes) = feed(&mut TradeIds::default(), &[7, 11]);
+        assert_eq!((kept, gaps(&notes)), (vec![7, 11], vec![(Cause::Sequence, Some(8), Some(10))]));
+    }
+
+    #[test]
+    fn a_repetition_is_not_emitted_twice() {
+        let (kept, notes) = feed(&mut TradeIds::default(), &[7, 8, 8, 7, 9]);
+        assert_eq!((kept, notes), (vec![7, 8, 9], vec![]));
+    }
+
+    #[test]
+    fn late_trades_are_emitted_once_and_heal_their_gap() {
+        let (kept, notes) = feed(&mut TradeIds::default(), &[7, 11, 9, 9, 8, 10, 10]);
+        assert_eq!(kept, [7, 11, 9, 8, 10]);
+        assert!(
+            matches!(&notes[..], [Note::Gap(_), Note::GapClosed(closed)] if closed.rows == 3 && closed.end == GapEnd::Healed)
+        );
+    }
+
+    #[test]
+    fn ids_that_begin_anew_are_emitted_after_a_gap_of_unknown_size() {
+        let (kept, notes) = feed(&mut TradeIds::default(), &[700, 701, 1, 2]);
+        assert_eq!((kept, gaps(&notes)), (vec![700, 701, 1, 2], vec![(Cause::Sequence, None, None)]));
+    }
+
+    #[test]
+    fn what_a_closed_connection_missed_is_named_at_the_first_trade_after_it() {
+        let mut trades = TradeIds::default();
+        feed(&mut trades, &[7]);
+        trades.interrupt(Cause::Reconnect);
+        let (_, notes) = feed(&mut trades, &[10, 12]);
+        assert_eq!(gaps(&notes), [(Cause::Reconnect, Some(8), Some(9)), (Cause::Sequence, Some(11), Some(11))]);
+    }
+
+    #[test]
+    fn a_reconnect_that_missed_nothing_is_no_gap() {
+        let mut trades = TradeIds::default();
+        feed(&mut trades, &[7]);
+        trades.interrupt(Cause::Downtime);
+        let (_, notes) = feed(&mut trades, &[8, 10]);
+        assert_eq!(gaps(&notes), [(Cause::Sequence, Some(9), Some(9))]);
+    }
+
+    #[test]
+    fn what_the_venue_says_it_has_sent_is_missing_until_it_comes() {
+        let mut trades = TradeIds::default();
+        feed(&mut trades, &[7]);
+        let mut out = Outbox::default();
+        out.begin(At { pos: FramePos::FIRST, received: Nanos(0) });
+        trades.expect(&mut out, SYMBOL, 8, Micros(8));
+        assert_eq!(gaps(&out.events.notes), [(Cause::Sequence, Some(8), Some(8))]);
+        assert_eq!(feed(&mut trades, &[8, 8, 9]).0, [8, 9]);
+    }
+
+    #[test]
+    fn many_gaps_and_pieces_stay_bounded() {
+        let mut trades = TradeIds::default();
+        let evens: Vec<_> = (0..2_000).map(|id| id * 2).collect();
+        feed(&mut trades, &evens);
+        assert!(trades.holes.len() <= HOLES_MAX);
+        let mut trades = TradeIds::default();
+        feed(&mut trades, &[0, 10_000]);
+        feed(&mut trades, &evens);
+        assert!(trades.holes.iter().all(|hole| hole.ranges.len() <= RANGES_MAX));
+    }
+}

@@ -1,0 +1,410 @@
+//! Binance: spot, USD-M futures and COIN-M futures. One protocol, three numberings and addresses.
+//!
+//! This file dispatches; `wire` reads messages, `book` proves books, `snapshot` and `subscribe` decide what
+//! is asked for. NOTES.md has the rules' sources and the evidence.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Proof, VenueSpec};
+use crate::{
+    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    config::Limits,
+    error::{FrameError, head},
+    event::{Cause, Channel, Flags, Quote, Side, Trade},
+    ids::{Nanos, SymbolIx},
+    json::Json,
+    metadata::Source,
+    number,
+    plan::spread,
+    subscription::Subscriptions,
+    trades::TradeIds,
+};
+
+mod book;
+mod metadata;
+mod snapshot;
+mod subscribe;
+mod wire;
+
+use book::{BookState, Next};
+use wire::{DepthWire, Message, QuoteWire, TradeWire};
+
+/// Binance spot.
+pub(super) const SPOT: VenueSpec = VenueSpec {
+    name: "binance-spot",
+    ws_url: "wss://stream.binance.com:9443",
+    http_url: "https://api.binance.com",
+    channels: &[Channel::Trades, Channel::Book, Channel::Quotes],
+    book_depths: &[100, 500, 1_000, 5_000],
+    limits: Limits {
+        streams_per_connection: 1_024,
+        messages_per_second: 5,
+        connects: 300,
+        connects_per: Duration::from_secs(300),
+        http_weight_per_minute: 6_000,
+        silence: Duration::from_secs(60),
+        lifetime: Some(Duration::from_secs(24 * 3_600)),
+    },
+    proof,
+    book_rule: "U == previous u + 1",
+    build: || Box::new(Binance::new(Flavor::Spot)),
+    plan: |config, current| spread(config, "/stream", current),
+    tag_of_url: snapshot::tag_of_url,
+    metadata: Source::Http { path: "/api/v3/exchangeInfo", weight: 20, parse: metadata::parse },
+};
+
+/// Binance USD-M futures.
+pub(super) const USDM: VenueSpec = VenueSpec {
+    name: "binance-usdm",
+    ws_url: "wss://fstream.binance.com",
+    http_url: "https://fapi.binance.com",
+    channels: &[Channel::Trades, Channel::Book, Channel::Quotes],
+    book_depths: &[50, 100, 500, 1_000],
+    limits: Limits {
+        streams_per_connection: 200,
+        messages_per_second: 10,
+        connects: 300,
+        connects_per: Duration::from_secs(300),
+        http_weight_per_minute: 2_400,
+        silence: Duration::from_secs(60),
+        lifetime: Some(Duration::from_secs(24 * 3_600)),
+    },
+    proof,
+    book_rule: "pu == previous u",
+    build: || Box::new(Binance::new(Flavor::Usdm)),
+    plan: |config, current| spread(config, "/public/stream", current),
+    tag_of_url: snapshot::tag_of_url,
+    metadata: Source::Http { path: "/fapi/v1/exchangeInfo", weight: 1, parse: metadata::parse },
+};
+
+/// Binance COIN-M futures.
+pub(super) const COINM: VenueSpec = VenueSpec {
+    name: "binance-coinm",
+    ws_url: "wss://dstream.binance.com",
+    http_url: "https://dapi.binance.com",
+    build: || Box::new(Binance::new(Flavor::Coinm)),
+    plan: |config, current| spread(config, "/stream", current),
+    metadata: Source::Http { path: "/dapi/v1/exchangeInfo", weight: 1, parse: metadata::parse },
+    ..USDM
+};
+
+fn proof(channel: Channel) -> Proof {
+    match channel {
+        Channel::Trades => Proof::Contiguous,
+        Channel::Book => Proof::Chain,
+        Channel::Quotes => Proof::SnapshotOnly,
+    }
+}
+
+/// Which of Binance's markets a lane speaks to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Flavor {
+    Spot,
+    Usdm,
+    Coinm,
+}
+
+impl Flavor {
+    /// The id that a delta says comes before it.
+    fn previous_id(self, delta: &DepthWire<'_, '_>) -> Result<i64, FrameError> {
+        match self {
+            Self::Spot => Ok(delta.first_id.saturating_sub(1)),
+            Self::Usdm | Self::Coinm => {
+                delta.previous_id.ok_or_else(|| FrameError::missing("pu", "the previous update id"))
+            }
+        }
+    }
+
+    /// Deltas whose last id is at or above this are not older than the snapshot with this id. Spot drops
+    /// `u <= lastUpdateId`, futures drop `u < lastUpdateId`.
+    const fn keeps_from(self, snapshot: i64) -> i64 {
+        match self {
+            Self::Spot => snapshot.saturating_add(1),
+            Self::Usdm | Self::Coinm => snapshot,
+        }
+    }
+
+    fn stream(self, channel: Channel, symbol: &str) -> String {
+        let suffix = match (channel, self) {
+            (Channel::Trades, _) => "trade",
+            (Channel::Book, Self::Spot) => "depth@100ms",
+            (Channel::Book, Self::Usdm | Self::Coinm) => "depth@0ms",
+            (Channel::Quotes, _) => "bookTicker",
+        };
+        format!("{}@{suffix}", symbol.to_lowercase())
+    }
+
+    const fn depth_path(self) -> &'static str {
+        match self {
+            Self::Spot => "/api/v3/depth",
+            Self::Usdm => "/fapi/v1/depth",
+            Self::Coinm => "/dapi/v1/depth",
+        }
+    }
+
+    /// Request weight of a snapshot of `limit` levels a side.
+    const fn depth_weight(self, limit: u32) -> u32 {
+        match (self, limit) {
+            (Self::Spot, ..=100) => 5,
+            (Self::Spot, ..=500) => 25,
+            (Self::Spot, ..=1_000) => 50,
+            (Self::Spot, _) => 250,
+            (Self::Usdm | Self::Coinm, ..=50) => 2,
+            (Self::Usdm | Self::Coinm, ..=100) => 5,
+            (Self::Usdm | Self::Coinm, ..=500) => 10,
+            (Self::Usdm | Self::Coinm, _) => 20,
+        }
+    }
+}
+
+/// The adapter of one lane.
+struct Binance {
+    flavor: Flavor,
+    json: Json,
+    lane: Lane,
+    requests: subscribe::Requests,
+    snapshots: snapshot::Snapshots,
+    subscriptions: Subscriptions,
+}
+
+/// Everything later events depend on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Lane {
+    /// The plan of the connection that is open, as far as we know.
+    plan: Option<LanePlan>,
+    /// By symbol index.
+    markets: Vec<Market>,
+}
+
+/// One instrument.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Market {
+    book: BookState,
+    trades: TradeIds,
+    /// Trades come as aggregates (a recording without `@trade`): ids are the aggregates'.
+    is_aggregate: bool,
+}
+
+impl Binance {
+    fn new(flavor: Flavor) -> Self {
+        Self {
+            flavor,
+            json: Json::new(),
+            lane: Lane::default(),
+            requests: subscribe::Requests::default(),
+            snapshots: snapshot::Snapshots::default(),
+            subscriptions: Subscriptions::default(),
+        }
+    }
+
+    /// The connection is gone: books are not whole any more, trades go on by their ids.
+    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
+        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+            market.book.on_close(symbol, cause, out);
+            market.trades.interrupt(cause);
+        }
+        self.lane.plan = None;
+        self.subscriptions.clear();
+    }
+
+    /// Streams of the plan's symbols, channel by channel. A symbol that cannot be is a reject.
+    fn streams(&mut self, plan: &LanePlan, out: &mut Outbox) -> Vec<(Channel, SymbolIx)> {
+        let mut streams = Vec::new();
+        for name in &plan.symbols {
+            match out.symbols.intern(name) {
+                Ok(symbol) => streams.extend(plan.channels.iter().map(|channel| (*channel, symbol))),
+                Err(error) => out.push_reject(&error),
+            }
+        }
+        streams
+    }
+
+    fn subscribe(&mut self, at: At, streams: &[(Channel, SymbolIx)], out: &mut Outbox) {
+        let Outbox { symbols, actions, .. } = out;
+        self.requests.subscribe(at, self.flavor, streams, (symbols, &mut self.subscriptions), actions);
+        for (channel, symbol) in streams {
+            if *channel == Channel::Book {
+                self.snapshots.want(self.flavor, *symbol, symbols, actions);
+            }
+        }
+    }
+}
+
+impl Adapter for Binance {
+    fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        if self.lane.plan.is_some() {
+            self.interrupt(Cause::Downtime, out);
+        }
+        self.requests.reset();
+        self.snapshots.reset(plan.book_depth.unwrap_or(SNAPSHOT_LEVELS));
+        self.subscriptions.clear();
+        let streams = self.streams(plan, out);
+        self.lane.plan = Some(plan.clone());
+        self.subscribe(at, &streams, out);
+    }
+
+    fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        let before = self.lane.plan.replace(plan.clone());
+        let before = before.map(|plan| self.streams(&plan, out)).unwrap_or_default();
+        let after = self.streams(plan, out);
+        let ended: Vec<_> = before.iter().filter(|stream| !after.contains(stream)).copied().collect();
+        let begun: Vec<_> = after.iter().filter(|stream| !before.contains(stream)).copied().collect();
+        let Outbox { symbols, actions, .. } = &mut *out;
+        self.requests.unsubscribe(self.flavor, &ended, (symbols, &mut self.subscriptions), actions);
+        for (channel, symbol) in ended {
+            let Some(market) = self.lane.markets.get_mut(symbol.0 as usize) else { continue };
+            match channel {
+                Channel::Book => {
+                    self.snapshots.forget(symbol);
+                    market.book.on_close(symbol, Cause::Downtime, out);
+                }
+                Channel::Trades => market.trades.interrupt(Cause::Downtime),
+                Channel::Quotes => {}
+            }
+        }
+        self.subscribe(at, &begun, out);
+    }
+
+    fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
+        let Self { flavor, json, lane, requests, snapshots, subscriptions } = self;
+        json.read(bytes, |root| match wire::read(root)? {
+            Message::Depth(delta) => {
+                let symbol = out.symbols.intern(delta.symbol)?;
+                subscriptions.delivered(Channel::Book, symbol, at.received);
+                match lane.market(symbol).book.on_delta(at, *flavor, symbol, &delta, out)? {
+                    Next::Snapshot => snapshots.want(*flavor, symbol, &out.symbols, &mut out.actions),
+                    Next::Nothing => {}
+                }
+                Ok(())
+            }
+            Message::Trade(trade) => {
+                let symbol = out.symbols.intern(trade.symbol)?;
+                subscriptions.delivered(Channel::Trades, symbol, at.received);
+                lane.market(symbol).on_trade(at, symbol, &trade, out)
+            }
+            Message::Quote(quote) => {
+                let symbol = out.symbols.intern(quote.symbol)?;
+                subscriptions.delivered(Channel::Quotes, symbol, at.received);
+                push_quote(at, symbol, &quote, out)
+            }
+            Message::Answer { id, refusal } => {
+                requests.answered(id, refusal.as_deref(), subscriptions);
+                match refusal {
+                    Some(reason) => Err(FrameError::Refused { what: format!("request {id}"), reason }),
+                    None => Ok(()),
+                }
+            }
+            Message::Shutdown => {
+                let detail = "the venue announced that the server shuts down".into();
+                out.actions.reconnect = Some(CloseReason { kind: CloseKind::VenueRestart, detail });
+                Ok(())
+            }
+            Message::Other => Ok(()),
+        })
+    }
+
+    fn on_http(&mut self, at: At, tag: &str, status: u16, body: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
+        let Some(name) = snapshot::symbol_of(tag) else {
+            return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
+        };
+        let symbol = out.symbols.intern(name)?;
+        let Self { flavor, json, lane, snapshots, subscriptions, .. } = self;
+        let result = if status == STATUS_OK {
+            json.read(body, |root| lane.market(symbol).book.on_snapshot(at, *flavor, symbol, root, out))
+        } else {
+            let error = FrameError::Http { tag: tag.into(), status, head: head(body) };
+            if status == STATUS_BAD_REQUEST {
+                subscriptions.refuse(Channel::Book, symbol, &error.to_string());
+            }
+            Err(error)
+        };
+        let serves = result.is_ok() && lane.market(symbol).book.is_live();
+        snapshots.answered(*flavor, symbol, serves, &out.symbols, &mut out.actions);
+        result.map(drop)
+    }
+
+    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.interrupt(reason.kind.cause(), out);
+    }
+
+    /// The venue pings, with WebSocket ping frames; nothing to send by itself.
+    fn on_tick(&mut self, _now: Nanos, _actions: &mut Actions) {}
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::to_value(&self.lane).expect("a lane has only string keys and finite numbers")
+    }
+
+    fn restore(&mut self, state: serde_json::Value) -> Result<(), serde_json::Error> {
+        self.lane = serde_json::from_value(state)?;
+        Ok(())
+    }
+
+    fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+}
+
+impl Lane {
+    #[inline]
+    fn market(&mut self, symbol: SymbolIx) -> &mut Market {
+        let at = symbol.0 as usize;
+        if self.markets.len() <= at {
+            self.markets.resize_with(at + 1, Market::default);
+        }
+        &mut self.markets[at]
+    }
+}
+
+impl Market {
+    fn on_trade(
+        &mut self,
+        at: At,
+        symbol: SymbolIx,
+        wire: &TradeWire<'_, '_>,
+        out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        let fields = &wire.fields;
+        let price = number::price("p", wire::text("p", fields.price)?)?;
+        let qty = number::qty("q", wire::text("q", fields.qty)?)?;
+        let is_buyer_maker = fields.is_buyer_maker.ok_or_else(|| FrameError::missing("m", "true or false"))?;
+        let venue_time = fields.time();
+        if wire.is_aggregate != self.is_aggregate {
+            if wire.is_aggregate && self.trades.last().is_some() {
+                return Ok(()); // `@trade` has the same trades one by one.
+            }
+            self.is_aggregate = wire.is_aggregate;
+            self.trades = TradeIds::default();
+        }
+        let time = venue_time.unwrap_or(at.received.micros());
+        if !self.trades.admit(out, symbol, (wire.id, wire.id), time) {
+            return Ok(());
+        }
+        let mut flags = if venue_time.is_some() { Flags::NONE } else { Flags::VENUE_TIME_BAD };
+        if fields.execution.is_some_and(|execution| execution != "MARKET") {
+            flags = flags.with(Flags::OFF_BOOK);
+        }
+        let side = if is_buyer_maker { Side::Sell } else { Side::Buy };
+        let trade_id = Some(wire.id);
+        out.push_trade(Trade { frame: 0, symbol, side, flags, time, price, qty, trade_id, trade_ref: None });
+        Ok(())
+    }
+}
+
+fn push_quote(at: At, symbol: SymbolIx, wire: &QuoteWire<'_, '_>, out: &mut Outbox) -> Result<(), FrameError> {
+    let fields = &wire.fields;
+    let bid = wire::quote_side(("b", fields.bid), ("B", fields.bid_qty))?;
+    let ask = wire::quote_side(("a", fields.ask), ("A", fields.ask_qty))?;
+    let venue_time = fields.time();
+    let flags = if venue_time.is_some() { Flags::NONE } else { Flags::VENUE_TIME_BAD };
+    let time = venue_time.unwrap_or(at.received.micros());
+    out.push_quote(Quote { frame: 0, symbol, flags, time, bid, ask, seq: fields.update_id() });
+    Ok(())
+}
+
+/// Levels a side that a snapshot asks for when the configuration does not say.
+const SNAPSHOT_LEVELS: u32 = 1_000;
+const STATUS_OK: u16 = 200;
+/// Unknown symbols are answered so.
+const STATUS_BAD_REQUEST: u16 = 400;

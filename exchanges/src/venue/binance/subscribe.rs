@@ -1,0 +1,132 @@
+//! Asking Binance for streams: `SUBSCRIBE` messages, and which answer belongs to which.
+
+use super::Flavor;
+use crate::{
+    adapter::{Actions, At},
+    event::Channel,
+    ids::SymbolIx,
+    subscription::Subscriptions,
+    symbols::Symbols,
+};
+
+/// Requests of this connection that have not been answered. Nothing here changes any event.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    last_id: i64,
+    pending: Vec<(i64, Vec<(Channel, SymbolIx)>)>,
+}
+
+impl Requests {
+    /// Forgets everything: a new connection counts anew.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Asks for every given stream, in as few messages as their size allows.
+    pub(super) fn subscribe(
+        &mut self,
+        at: At,
+        flavor: Flavor,
+        streams: &[(Channel, SymbolIx)],
+        (symbols, subscriptions): (&Symbols, &mut Subscriptions),
+        actions: &mut Actions,
+    ) {
+        for (channel, symbol) in streams {
+            // Only a busy market answers at once here; the book's snapshot is a request of its own.
+            subscriptions.request(*channel, *symbol, at.received, false);
+        }
+        for (id, asked) in self.send("SUBSCRIBE", flavor, streams, symbols, actions) {
+            self.pending.push((id, asked));
+        }
+    }
+
+    /// Ends streams. The answer is not waited for.
+    pub(super) fn unsubscribe(
+        &mut self,
+        flavor: Flavor,
+        streams: &[(Channel, SymbolIx)],
+        (symbols, subscriptions): (&Symbols, &mut Subscriptions),
+        actions: &mut Actions,
+    ) {
+        for (channel, symbol) in streams {
+            subscriptions.remove(*channel, *symbol);
+        }
+        self.send("UNSUBSCRIBE", flavor, streams, symbols, actions);
+    }
+
+    /// The venue answered request `id`.
+    pub(super) fn answered(&mut self, id: i64, refusal: Option<&str>, subscriptions: &mut Subscriptions) {
+        let Some(at) = self.pending.iter().position(|(pending, _)| *pending == id) else { return };
+        for (channel, symbol) in self.pending.swap_remove(at).1 {
+            match refusal {
+                None => subscriptions.acknowledge(channel, symbol),
+                Some(reason) => subscriptions.refuse(channel, symbol, reason),
+            }
+        }
+    }
+
+    /// Sends the streams in messages of at most [`MESSAGE_BYTES_MAX`]; gives the id and streams of each.
+    fn send(
+        &mut self,
+        method: &str,
+        flavor: Flavor,
+        streams: &[(Channel, SymbolIx)],
+        symbols: &Symbols,
+        actions: &mut Actions,
+    ) -> Vec<(i64, Vec<(Channel, SymbolIx)>)> {
+        let mut sent = Vec::new();
+        let mut rest = streams;
+        while !rest.is_empty() {
+            let (mut params, mut bytes) = (Vec::new(), 0);
+            for (channel, symbol) in rest {
+                let name = flavor.stream(*channel, symbols.name(*symbol));
+                bytes += name.len() + 3;
+                if !params.is_empty() && bytes > MESSAGE_BYTES_MAX {
+                    break;
+                }
+                params.push(name);
+            }
+            let (asked, later) = rest.split_at(params.len());
+            rest = later;
+            self.last_id += 1;
+            let message = serde_json::json!({ "method": method, "params": params, "id": self.last_id });
+            actions.sends.push(message.to_string());
+            sent.push((self.last_id, asked.to_vec()));
+        }
+        sent
+    }
+}
+
+/// Stream names of one message; well below the 4 KiB that the venue's gateway is reported to take.
+const MESSAGE_BYTES_MAX: usize = 3_500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{FramePos, Nanos},
+        subscription::SubscriptionState,
+    };
+
+    #[test]
+    fn many_streams_fall_into_messages_that_the_venue_takes_and_each_answer_finds_its_own() {
+        let (mut symbols, mut subscriptions) = (Symbols::default(), Subscriptions::default());
+        let streams: Vec<_> =
+            (0..500).map(|ix| (Channel::Book, symbols.intern(&format!("SYMBOL{ix}USDT")).unwrap())).collect();
+        let (mut requests, mut actions) = (Requests::default(), Actions::default());
+        let at = At { pos: FramePos::FIRST, received: Nanos(5) };
+        requests.subscribe(at, Flavor::Spot, &streams, (&symbols, &mut subscriptions), &mut actions);
+        assert!(actions.sends.len() > 1 && actions.sends.iter().all(|message| message.len() < 4_096));
+        assert!(actions.sends[0].starts_with(r#"{"method":"SUBSCRIBE","params":["symbol0usdt@depth@100ms","#));
+
+        requests.answered(1, None, &mut subscriptions);
+        requests.answered(2, Some("too many"), &mut subscriptions);
+        requests.answered(99, None, &mut subscriptions);
+        let count = |wanted: &dyn Fn(&SubscriptionState) -> bool| {
+            subscriptions.list().iter().filter(|entry| wanted(&entry.state)).count()
+        };
+        let live = count(&|state| *state == SubscriptionState::Live);
+        let refused = count(&|state| *state == SubscriptionState::Refused("too many".into()));
+        assert!(live > 0 && refused > 0 && live + refused < 500, "{live} live, {refused} refused");
+    }
+}

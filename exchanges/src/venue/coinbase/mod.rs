@@ -1,0 +1,327 @@
+//! Coinbase Exchange feed: `matches`, `level2_batch` and `heartbeat`.
+//!
+//! Trades are proven by contiguous trade ids, anchored by `last_match` and checked every second by
+//! `heartbeat`. The book is not numbered and has no checksum: a frame that could be a book frame and cannot
+//! be decoded breaks the book, and nothing else can be proven. NOTES.md has the sources.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Proof, VenueSpec};
+use crate::{
+    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    config::Limits,
+    error::FrameError,
+    event::{Cause, Channel, Flags, Side, Trade},
+    ids::{Micros, Nanos, SymbolIx},
+    inband::{Inband, text_behind},
+    json::{Items, Json, View},
+    levels::LevelHead,
+    metadata::Source,
+    plan::spread,
+    replica::Role,
+    resync::Resyncs,
+    subscription::Subscriptions,
+    symbols::Symbols,
+    trades::TradeIds,
+};
+
+mod metadata;
+mod subscribe;
+mod wire;
+
+use wire::{MatchWire, Message};
+
+/// Coinbase Exchange.
+pub(super) const SPEC: VenueSpec = VenueSpec {
+    name: "coinbase",
+    ws_url: "wss://ws-feed.exchange.coinbase.com",
+    http_url: "https://api.exchange.coinbase.com",
+    channels: &[Channel::Trades, Channel::Book],
+    book_depths: &[],
+    limits: Limits {
+        streams_per_connection: 100,
+        messages_per_second: 8,
+        connects: 8,
+        connects_per: Duration::from_secs(1),
+        http_weight_per_minute: 600,
+        silence: Duration::from_secs(15),
+        lifetime: None,
+    },
+    proof: |channel| match channel {
+        Channel::Trades => Proof::Contiguous,
+        Channel::Book => Proof::Unprovable,
+        Channel::Quotes => Proof::SnapshotOnly,
+    },
+    book_rule: "none: snapshot, then updates without a number",
+    build: || Box::new(Coinbase::new()),
+    plan: |config, current| spread(config, "", current),
+    tag_of_url: |_| None,
+    metadata: Source::Http { path: "/products", weight: 1, parse: metadata::parse },
+};
+
+/// The adapter of one lane.
+struct Coinbase {
+    json: Json,
+    lane: Lane,
+    subscriptions: Subscriptions,
+    resyncs: Resyncs,
+    /// The lane's symbols as of the last input, for resyncs that wait for a tick.
+    names: Symbols,
+}
+
+/// Everything later events depend on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Lane {
+    /// The plan of the connection that is open, as far as we know.
+    plan: Option<LanePlan>,
+    /// By symbol index.
+    markets: Vec<Market>,
+}
+
+/// One product.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Market {
+    book: Inband,
+    trades: TradeIds,
+}
+
+impl Coinbase {
+    fn new() -> Self {
+        Self {
+            json: Json::new(),
+            lane: Lane::default(),
+            subscriptions: Subscriptions::default(),
+            resyncs: Resyncs::default(),
+            names: Symbols::default(),
+        }
+    }
+
+    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
+        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+            market.book.on_close(symbol, cause, out);
+            market.trades.interrupt(cause);
+        }
+        self.lane.plan = None;
+        self.subscriptions.clear();
+        self.resyncs.reset();
+    }
+
+    /// A frame could not be decoded. If it may have been a book's, that book is broken: the one it names, or
+    /// all of them.
+    fn on_undecodable(&mut self, at: At, bytes: &[u8], out: &mut Outbox) {
+        let kind = text_behind(bytes, "\"type\":\"");
+        if kind.is_some_and(|kind| !matches!(kind, "l2update" | "snapshot")) {
+            return;
+        }
+        let product = text_behind(bytes, "\"product_id\":\"").and_then(|name| out.symbols.find(name));
+        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+            if product.is_none_or(|product| product == symbol) && market.book.has_delivered() {
+                market.book.on_loss(symbol, Cause::Undecodable, Some(at.received.micros()), out);
+                self.resyncs.want(symbol, at.received);
+            }
+        }
+        self.send_resyncs(at.received, out);
+    }
+
+    fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
+        let Outbox { symbols, actions, .. } = out;
+        for symbol in self.resyncs.due(now) {
+            subscribe::resubscribe_book(now, symbol, (symbols, &mut self.subscriptions), actions);
+        }
+        if self.resyncs.is_waiting() && self.names.len() != symbols.len() {
+            self.names = symbols.clone();
+        }
+    }
+}
+
+impl Adapter for Coinbase {
+    fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        if self.lane.plan.is_some() {
+            self.interrupt(Cause::Downtime, out);
+        }
+        self.subscriptions.clear();
+        self.resyncs.reset();
+        let products = interned(plan, out);
+        self.lane.plan = Some(plan.clone());
+        let Outbox { symbols, actions, .. } = out;
+        subscribe::subscribe(at.received, &plan.channels, &products, (symbols, &mut self.subscriptions), actions);
+    }
+
+    fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        let before = self.lane.plan.replace(plan.clone());
+        let (old, new) = (before.as_ref().map(|plan| interned(plan, out)).unwrap_or_default(), interned(plan, out));
+        let old_channels = before.map(|plan| plan.channels).unwrap_or_default();
+        for channel in Channel::ALL {
+            let (was, is) = (old_channels.contains(&channel), plan.channels.contains(&channel));
+            let ended: Vec<_> = old.iter().filter(|symbol| was && !(is && new.contains(symbol))).copied().collect();
+            let begun: Vec<_> = new.iter().filter(|symbol| is && !(was && old.contains(symbol))).copied().collect();
+            let Outbox { symbols, actions, .. } = &mut *out;
+            subscribe::unsubscribe(&[channel], &ended, (symbols, &mut self.subscriptions), actions);
+            subscribe::subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
+            for symbol in ended {
+                let market = self.lane.market(symbol);
+                match channel {
+                    Channel::Trades => market.trades.interrupt(Cause::Downtime),
+                    Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Quotes => {}
+                }
+            }
+        }
+    }
+
+    fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
+        let Self { json, lane, subscriptions, .. } = self;
+        let result = json.read(bytes, |root| match wire::read(root)? {
+            Message::Update { product, time, changes } => {
+                let symbol = out.symbols.intern(product)?;
+                subscriptions.delivered(Channel::Book, symbol, at.received);
+                lane.market(symbol).on_update(at, symbol, time, changes, out)
+            }
+            Message::Match(trade) => {
+                let symbol = out.symbols.intern(trade.product)?;
+                subscriptions.delivered(Channel::Trades, symbol, at.received);
+                lane.market(symbol).on_match(symbol, &trade, out);
+                Ok(())
+            }
+            Message::Heartbeat { product, time, last_trade_id } => {
+                let symbol = out.symbols.intern(product)?;
+                if let Some(last) = last_trade_id {
+                    lane.market(symbol).trades.expect(out, symbol, last, time);
+                }
+                Ok(())
+            }
+            Message::Snapshot { product, time, bids, asks } => {
+                let symbol = out.symbols.intern(product)?;
+                subscriptions.delivered(Channel::Book, symbol, at.received);
+                lane.market(symbol).on_snapshot(at, symbol, time, (bids, asks), out)
+            }
+            Message::Subscriptions(channels) => {
+                subscribe::listed(channels, &out.symbols, subscriptions);
+                Ok(())
+            }
+            Message::Refusal { reason } => {
+                subscribe::refused(&reason, &out.symbols, subscriptions);
+                Err(FrameError::Refused { what: "a subscription".into(), reason })
+            }
+            Message::Other => Ok(()),
+        });
+        if result.is_err() {
+            self.on_undecodable(at, bytes, out);
+        }
+        result
+    }
+
+    fn on_http(
+        &mut self,
+        _at: At,
+        tag: &str,
+        _status: u16,
+        _body: &mut [u8],
+        _out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") })
+    }
+
+    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.interrupt(reason.kind.cause(), out);
+    }
+
+    fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
+        for symbol in self.resyncs.due(now) {
+            subscribe::resubscribe_book(now, symbol, (&self.names, &mut self.subscriptions), actions);
+        }
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::to_value(&self.lane).expect("a lane has only string keys and finite numbers")
+    }
+
+    fn restore(&mut self, state: serde_json::Value) -> Result<(), serde_json::Error> {
+        self.lane = serde_json::from_value(state)?;
+        Ok(())
+    }
+
+    fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+}
+
+impl Lane {
+    #[inline]
+    fn market(&mut self, symbol: SymbolIx) -> &mut Market {
+        let at = symbol.0 as usize;
+        if self.markets.len() <= at {
+            self.markets.resize_with(at + 1, Market::default);
+        }
+        &mut self.markets[at]
+    }
+}
+
+impl Market {
+    /// `match` and `last_match` alike: a trade is emitted once, by its id. What a reconnect missed is named
+    /// by the `last_match` that follows it.
+    fn on_match(&mut self, symbol: SymbolIx, wire: &MatchWire<'_>, out: &mut Outbox) {
+        let MatchWire { trade_id, time, price, qty, side, .. } = *wire;
+        if self.trades.admit(out, symbol, (trade_id, trade_id), time) {
+            let (flags, trade_id) = (Flags::NONE, Some(trade_id));
+            out.push_trade(Trade { frame: 0, symbol, side, flags, time, price, qty, trade_id, trade_ref: None });
+        }
+    }
+
+    fn on_update(
+        &mut self,
+        at: At,
+        symbol: SymbolIx,
+        venue_time: Option<Micros>,
+        changes: Items<'_, '_>,
+        out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        let flags = if self.book.is_live() { Flags::NONE } else { Flags::AFTER_GAP };
+        let head = LevelHead::new(at, symbol, None, venue_time, flags);
+        let mark = out.level_mark();
+        for item in changes {
+            match wire::change(item) {
+                Ok((side, price, qty)) => head.push(side, price, qty, out),
+                Err(error) => {
+                    out.drop_levels(mark);
+                    return Err(error);
+                }
+            }
+        }
+        self.book.on_update(venue_time);
+        out.finish_book(mark, symbol, Role::Delta, None, None);
+        Ok(())
+    }
+
+    fn on_snapshot(
+        &mut self,
+        at: At,
+        symbol: SymbolIx,
+        venue_time: Option<Micros>,
+        (bids, asks): (Option<View<'_, '_>>, Option<View<'_, '_>>),
+        out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        let head = LevelHead::new(at, symbol, None, venue_time, Flags::SNAPSHOT);
+        let mark = out.level_mark();
+        let pushed = head.push_pairs(Side::Buy, "bids", bids, out);
+        if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "asks", asks, out)) {
+            out.drop_levels(mark);
+            return Err(error);
+        }
+        self.book.on_snapshot(symbol, venue_time, at.received.micros(), out);
+        out.finish_book(mark, symbol, Role::Snapshot { keeps_from: None, depth: None }, None, None);
+        Ok(())
+    }
+}
+
+fn interned(plan: &LanePlan, out: &mut Outbox) -> Vec<SymbolIx> {
+    subscribe::products(plan, |name| match out.symbols.intern(name) {
+        Ok(symbol) => Some(symbol),
+        Err(error) => {
+            out.push_reject(&error);
+            None
+        }
+    })
+}

@@ -1,0 +1,135 @@
+//! Coinbase Exchange feed messages, read off the tape.
+//!
+//! Source: docs.cdp.coinbase.com/exchange/websocket-feed (channels); NOTES.md has the evidence.
+
+use rust_decimal::Decimal;
+
+use crate::{
+    error::FrameError,
+    event::Side,
+    ids::Micros,
+    json::{Items, View},
+    number, time,
+};
+
+/// What a frame is.
+#[derive(Debug)]
+pub(super) enum Message<'t, 'i> {
+    /// `match` and `last_match`.
+    Match(MatchWire<'i>),
+    Snapshot {
+        product: &'i str,
+        time: Option<Micros>,
+        bids: Option<View<'t, 'i>>,
+        asks: Option<View<'t, 'i>>,
+    },
+    Update {
+        product: &'i str,
+        time: Option<Micros>,
+        changes: Items<'t, 'i>,
+    },
+    /// `last_trade_id` is `None` when the venue does not say (it writes 0).
+    Heartbeat {
+        product: &'i str,
+        time: Micros,
+        last_trade_id: Option<i64>,
+    },
+    /// Every channel that is subscribed now.
+    Subscriptions(Items<'t, 'i>),
+    Refusal {
+        reason: String,
+    },
+    /// A documented message of a channel that is not recorded.
+    Other,
+}
+
+/// One trade.
+#[derive(Debug)]
+pub(super) struct MatchWire<'i> {
+    pub(super) product: &'i str,
+    pub(super) trade_id: i64,
+    pub(super) time: Micros,
+    pub(super) price: Decimal,
+    pub(super) qty: Decimal,
+    /// The aggressor: the wire's `side` is the maker's.
+    pub(super) side: Side,
+}
+
+/// Reads one frame.
+///
+/// # Errors
+///
+/// [`FrameError`]: a documented message without what it must have, or no documented message.
+#[inline]
+pub(super) fn read<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameError> {
+    match root.need_text("type")? {
+        "l2update" => Ok(Message::Update {
+            product: root.need_text("product_id")?,
+            time: optional_time(root)?,
+            changes: root.need_items("changes")?,
+        }),
+        "match" | "last_match" => Ok(Message::Match(MatchWire::read(root)?)),
+        "heartbeat" => Ok(Message::Heartbeat {
+            product: root.need_text("product_id")?,
+            time: time::rfc3339("time", root.need_text("time")?)?,
+            last_trade_id: Some(root.need_int("last_trade_id")?).filter(|id| *id > 0),
+        }),
+        "snapshot" => Ok(Message::Snapshot {
+            product: root.need_text("product_id")?,
+            time: optional_time(root)?,
+            bids: root.get("bids"),
+            asks: root.get("asks"),
+        }),
+        "subscriptions" => Ok(Message::Subscriptions(root.need_items("channels")?)),
+        "error" => {
+            let (message, reason) = (root.get("message"), root.get("reason"));
+            let texts: Vec<_> = [message, reason].into_iter().flatten().filter_map(View::text).collect();
+            Ok(Message::Refusal { reason: texts.join(": ") })
+        }
+        "ticker" | "status" | "auction" | "rfq_match" | "received" | "open" | "done" | "change" | "activate" => {
+            Ok(Message::Other)
+        }
+        other => Err(FrameError::Unknown { head: format!("type {other:?}") }),
+    }
+}
+
+impl<'i> MatchWire<'i> {
+    fn read(root: View<'_, 'i>) -> Result<Self, FrameError> {
+        Ok(Self {
+            product: root.need_text("product_id")?,
+            trade_id: root.need_int("trade_id")?,
+            time: time::rfc3339("time", root.need_text("time")?)?,
+            price: number::price("price", root.need_text("price")?)?,
+            qty: number::qty("size", root.need_text("size")?)?,
+            side: match book_side(root.need_text("side")?)? {
+                Side::Buy => Side::Sell,
+                Side::Sell => Side::Buy,
+                Side::Unknown => Side::Unknown,
+            },
+        })
+    }
+}
+
+/// One change of an update: side, price, new quantity.
+#[inline]
+pub(super) fn change(change: View<'_, '_>) -> Result<(Side, Decimal, Decimal), FrameError> {
+    const RULE: &str = "side, price and size as strings";
+    let mut texts = change.items().into_iter().flatten().map(View::text);
+    let (Some(Some(side)), Some(Some(price)), Some(Some(qty))) = (texts.next(), texts.next(), texts.next()) else {
+        return Err(FrameError::field("changes", RULE, &change.shown()));
+    };
+    Ok((book_side(side)?, number::price("changes", price)?, number::qty("changes", qty)?))
+}
+
+fn book_side(text: &str) -> Result<Side, FrameError> {
+    match text {
+        "buy" => Ok(Side::Buy),
+        "sell" => Ok(Side::Sell),
+        other => Err(FrameError::field("side", "`buy` or `sell`", other)),
+    }
+}
+
+/// Snapshots had no time in 2021 and have one today.
+fn optional_time(root: View<'_, '_>) -> Result<Option<Micros>, FrameError> {
+    root.get("time").and_then(View::text).map(|text| time::rfc3339("time", text)).transpose()
+}

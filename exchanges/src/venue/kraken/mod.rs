@@ -1,0 +1,411 @@
+//! Kraken spot, WebSocket v2: `trade`, `book` with its checksum, `ticker` by best bid and ask. Recordings of
+//! v1 are read too.
+//!
+//! This file dispatches; `wire` and `legacy` read the two versions, `book` keeps and proves books,
+//! `subscribe` decides what is asked for. NOTES.md has the rules' sources and the evidence.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Proof, VenueSpec};
+use crate::{
+    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    checksum::Checksum,
+    config::Limits,
+    error::FrameError,
+    event::{Cause, Channel, Flags, Side},
+    ids::{Nanos, SymbolIx},
+    inband::text_behind,
+    json::{Items, Json, View},
+    levels::LevelHead,
+    metadata::Source,
+    plan::spread,
+    resync::Resyncs,
+    subscription::Subscriptions,
+    symbols::Symbols,
+    trades::TradeIds,
+};
+
+mod book;
+mod legacy;
+mod metadata;
+mod subscribe;
+mod wire;
+
+use book::{BookState, Head};
+use wire::{Answer, Message};
+
+/// Kraken spot.
+pub(super) const SPEC: VenueSpec = VenueSpec {
+    name: "kraken",
+    ws_url: "wss://ws.kraken.com",
+    http_url: "https://api.kraken.com",
+    channels: &[Channel::Trades, Channel::Book, Channel::Quotes],
+    book_depths: &book::DEPTHS,
+    limits: Limits {
+        streams_per_connection: 300,
+        messages_per_second: 5,
+        connects: 150,
+        connects_per: Duration::from_secs(600),
+        http_weight_per_minute: 60,
+        silence: Duration::from_secs(15),
+        lifetime: None,
+    },
+    proof: |channel| match channel {
+        Channel::Trades => Proof::Contiguous,
+        Channel::Book => Proof::Checksum,
+        Channel::Quotes => Proof::SnapshotOnly,
+    },
+    book_rule: "no sequence; CRC32 of the top 10 on every update (v2: snapshots too)",
+    build: || Box::new(Kraken::new()),
+    plan: |config, current| spread(config, "/v2", current),
+    tag_of_url: |_| None,
+    metadata: Source::WebSocket { subscribe: metadata::SUBSCRIBE, parse: metadata::parse },
+};
+
+/// The adapter of one lane.
+struct Kraken {
+    json: Json,
+    lane: Lane,
+    checksum: Checksum,
+    subscriptions: Subscriptions,
+    resyncs: Resyncs,
+    /// The lane's symbols as of the last input, for resyncs that wait for a tick.
+    names: Symbols,
+}
+
+/// Everything later events depend on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Lane {
+    /// The plan of the connection that is open, as far as we know.
+    plan: Option<LanePlan>,
+    /// By symbol index.
+    markets: Vec<Market>,
+}
+
+/// One pair.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Market {
+    book: BookState,
+    trades: TradeIds,
+}
+
+impl Kraken {
+    fn new() -> Self {
+        Self {
+            json: Json::new(),
+            lane: Lane::default(),
+            checksum: Checksum::default(),
+            subscriptions: Subscriptions::default(),
+            resyncs: Resyncs::default(),
+            names: Symbols::default(),
+        }
+    }
+
+    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
+        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+            market.book.on_close(symbol, cause, out);
+            market.trades.interrupt(cause);
+        }
+        self.lane.plan = None;
+        self.subscriptions.clear();
+        self.resyncs.reset();
+    }
+
+    /// A frame could not be decoded. If it may have been a book's, that book is broken: the checksum covers
+    /// ten levels only and would not tell of a change below them.
+    fn on_undecodable(&mut self, at: At, bytes: &[u8], out: &mut Outbox) {
+        let channel = text_behind(bytes, "\"channel\":\"");
+        if channel.is_some_and(|channel| channel != "book") || text_behind(bytes, "\"method\":\"").is_some() {
+            return;
+        }
+        let named = text_behind(bytes, "\"symbol\":\"").and_then(|name| out.symbols.find(name));
+        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+            if named.is_none_or(|named| named == symbol) && market.book.inband.has_delivered() {
+                market.book.on_loss(at, symbol, None, Cause::Undecodable, out);
+                self.resyncs.want(symbol, at.received);
+            }
+        }
+    }
+
+    fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
+        if !self.resyncs.is_waiting() {
+            return;
+        }
+        let depth = self.lane.depth();
+        let Outbox { symbols, actions, .. } = out;
+        for symbol in self.resyncs.due(now) {
+            subscribe::resubscribe_book(now, symbol, depth, (symbols, &mut self.subscriptions), actions);
+        }
+        if self.names.len() != symbols.len() {
+            self.names = symbols.clone();
+        }
+    }
+}
+
+impl Adapter for Kraken {
+    fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        if self.lane.plan.is_some() {
+            self.interrupt(Cause::Downtime, out);
+        }
+        self.subscriptions.clear();
+        self.resyncs.reset();
+        let asked = interned(plan, out);
+        self.lane.plan = Some(plan.clone());
+        let depth = self.lane.depth();
+        let Outbox { symbols, actions, .. } = out;
+        for channel in &plan.channels {
+            let subscriptions = (&*symbols, &mut self.subscriptions);
+            subscribe::subscribe(at.received, *channel, &asked, depth, subscriptions, actions);
+        }
+    }
+
+    fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        let depth_before = self.lane.depth();
+        let before = self.lane.plan.replace(plan.clone());
+        let depth = self.lane.depth();
+        let (old, new) = (before.as_ref().map(|plan| interned(plan, out)).unwrap_or_default(), interned(plan, out));
+        let old_channels = before.map(|plan| plan.channels).unwrap_or_default();
+        for channel in Channel::ALL {
+            let is_same = channel != Channel::Book || depth == depth_before;
+            let (was, is) = (old_channels.contains(&channel), plan.channels.contains(&channel));
+            let stays = |symbol: &SymbolIx| was && is && is_same && old.contains(symbol) && new.contains(symbol);
+            let ended: Vec<_> = old.iter().filter(|symbol| was && !stays(symbol)).copied().collect();
+            let begun: Vec<_> = new.iter().filter(|symbol| is && !stays(symbol)).copied().collect();
+            let Outbox { symbols, actions, .. } = &mut *out;
+            subscribe::unsubscribe(channel, &ended, depth_before, (symbols, &mut self.subscriptions), actions);
+            subscribe::subscribe(at.received, channel, &begun, depth, (symbols, &mut self.subscriptions), actions);
+            for symbol in ended {
+                let market = self.lane.market(symbol);
+                match channel {
+                    Channel::Trades => market.trades.interrupt(Cause::Downtime),
+                    Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Quotes => {}
+                }
+            }
+        }
+    }
+
+    fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
+        let Self { json, lane, checksum, subscriptions, resyncs, .. } = self;
+        let mut frame = Frame { at, lane, checksum, subscriptions, resyncs, out };
+        let result = json.read_keeping_numbers(bytes, |root| {
+            if legacy::is_legacy(root) {
+                frame.on_legacy(legacy::read(root)?)
+            } else {
+                frame.on_message(wire::read(root)?)
+            }
+        });
+        if result.is_err() {
+            self.on_undecodable(at, bytes, out);
+        }
+        self.send_resyncs(at.received, out);
+        result
+    }
+
+    fn on_http(
+        &mut self,
+        _at: At,
+        tag: &str,
+        _status: u16,
+        _body: &mut [u8],
+        _out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") })
+    }
+
+    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.interrupt(reason.kind.cause(), out);
+    }
+
+    fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
+        let depth = self.lane.depth();
+        for symbol in self.resyncs.due(now) {
+            subscribe::resubscribe_book(now, symbol, depth, (&self.names, &mut self.subscriptions), actions);
+        }
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::to_value(&self.lane).expect("a lane has only string keys and finite numbers")
+    }
+
+    fn restore(&mut self, state: serde_json::Value) -> Result<(), serde_json::Error> {
+        self.lane = serde_json::from_value(state)?;
+        Ok(())
+    }
+
+    fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+}
+
+impl Lane {
+    #[inline]
+    fn market(&mut self, symbol: SymbolIx) -> &mut Market {
+        let at = symbol.0 as usize;
+        if self.markets.len() <= at {
+            self.markets.resize_with(at + 1, Market::default);
+        }
+        &mut self.markets[at]
+    }
+
+    fn planned_depth(&self) -> Option<u32> {
+        self.plan.as_ref().map(|plan| plan.book_depth.unwrap_or(DEPTH_DEFAULT))
+    }
+
+    fn depth(&self) -> u32 {
+        self.planned_depth().unwrap_or(DEPTH_DEFAULT)
+    }
+}
+
+/// One frame being taken in.
+struct Frame<'a> {
+    at: At,
+    lane: &'a mut Lane,
+    checksum: &'a mut Checksum,
+    subscriptions: &'a mut Subscriptions,
+    resyncs: &'a mut Resyncs,
+    out: &'a mut Outbox,
+}
+
+impl Frame<'_> {
+    fn on_message(&mut self, message: Message<'_, '_>) -> Result<(), FrameError> {
+        match message {
+            Message::Book { is_snapshot, mut books } => books.try_for_each(|item| self.on_book(is_snapshot, item)),
+            Message::Trades { is_snapshot, trades } => self.on_trades(is_snapshot, trades),
+            Message::Quotes(mut quotes) => quotes.try_for_each(|item| {
+                let symbol = self.delivered(Channel::Quotes, item.need_text("symbol")?)?;
+                self.out.push_quote(wire::quote(self.at, symbol, item)?);
+                Ok(())
+            }),
+            Message::Answer(answer) => self.on_answer(&answer),
+            Message::Other => Ok(()),
+        }
+    }
+
+    fn on_book(&mut self, is_snapshot: bool, item: View<'_, '_>) -> Result<(), FrameError> {
+        let symbol = self.delivered(Channel::Book, item.need_text("symbol")?)?;
+        let time = wire::optional_time(item)?;
+        let checksum = item.need_int("checksum")?;
+        let checksum = u32::try_from(checksum)
+            .map_err(|_| FrameError::field("checksum", "an unsigned 32-bit number", &checksum.to_string()))?;
+        let flags = if is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
+        let levels = LevelHead::new(self.at, symbol, None, time, flags);
+        let mark = self.out.level_mark();
+        let pushed = wire::push_levels(&levels, Side::Buy, "bids", item, self.out);
+        if let Err(error) = pushed.and_then(|()| wire::push_levels(&levels, Side::Sell, "asks", item, self.out)) {
+            self.out.drop_levels(mark);
+            return Err(error);
+        }
+        self.book_message(Head { at: self.at, symbol, time, is_snapshot, checksum: Some(checksum) }, mark);
+        Ok(())
+    }
+
+    fn book_message(&mut self, head: Head, mark: usize) {
+        let planned = self.lane.planned_depth();
+        let book = &mut self.lane.market(head.symbol).book;
+        if !book.on_message(head, mark, planned, self.checksum, self.out) {
+            self.resyncs.want(head.symbol, self.at.received);
+        }
+    }
+
+    /// Snapshots repeat the last trades: each is emitted once, by its id. They are taken oldest first
+    /// whichever way they come.
+    fn on_trades(&mut self, is_snapshot: bool, mut trades: Items<'_, '_>) -> Result<(), FrameError> {
+        if !is_snapshot {
+            return trades.try_for_each(|item| self.on_trade(item));
+        }
+        let mut items =
+            trades.map(|item| Ok((item.need_int("trade_id")?, item))).collect::<Result<Vec<_>, FrameError>>()?;
+        items.sort_by_key(|(id, _)| *id);
+        items.into_iter().try_for_each(|(_, item)| self.on_trade(item))
+    }
+
+    fn on_trade(&mut self, item: View<'_, '_>) -> Result<(), FrameError> {
+        let symbol = self.delivered(Channel::Trades, item.need_text("symbol")?)?;
+        let (id, trade) = wire::trade(symbol, item)?;
+        if self.lane.market(symbol).trades.admit(self.out, symbol, (id, id), trade.time) {
+            self.out.push_trade(trade);
+        }
+        Ok(())
+    }
+
+    fn on_answer(&mut self, answer: &Answer<'_>) -> Result<(), FrameError> {
+        if let Some(reason) = answer.refusal {
+            subscribe::refused(answer.symbol, reason, &self.out.symbols, self.subscriptions);
+            let what = format!("a subscription of {}", answer.symbol.unwrap_or("unnamed symbols"));
+            return Err(FrameError::Refused { what, reason: reason.into() });
+        }
+        let Some(channel) = answer.channel.and_then(subscribe::channel_of).filter(|_| answer.is_subscribe) else {
+            return Ok(());
+        };
+        let symbol = self.out.symbols.intern(answer.symbol.unwrap_or_default())?;
+        self.subscriptions.acknowledge(channel, symbol);
+        if let (Channel::Book, Some(depth)) = (channel, answer.depth) {
+            self.lane.market(symbol).book.on_depth(depth);
+        }
+        Ok(())
+    }
+
+    fn on_legacy(&mut self, message: legacy::Message<'_, '_>) -> Result<(), FrameError> {
+        match message {
+            legacy::Message::Book { pair, depth, parts } => {
+                let symbol = self.delivered(Channel::Book, pair)?;
+                if let Some(depth) = depth {
+                    self.lane.market(symbol).book.on_depth(depth);
+                }
+                let parts = legacy::BookParts::read(parts)?;
+                let flags = if parts.is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
+                let levels = LevelHead::new(self.at, symbol, None, parts.time, flags);
+                let mark = self.out.level_mark();
+                if let Err(error) = parts.push(&levels, self.out) {
+                    self.out.drop_levels(mark);
+                    return Err(error);
+                }
+                let legacy::BookParts { is_snapshot, checksum, time, .. } = parts;
+                self.book_message(Head { at: self.at, symbol, time, is_snapshot, checksum }, mark);
+                Ok(())
+            }
+            legacy::Message::Trades { pair, mut trades } => {
+                let symbol = self.delivered(Channel::Trades, pair)?;
+                trades.try_for_each(|item| {
+                    self.out.push_trade(legacy::trade(symbol, item)?);
+                    Ok(())
+                })
+            }
+            legacy::Message::Subscribed { pair, depth } => {
+                let symbol = self.out.symbols.intern(pair)?;
+                if let Some(depth) = depth {
+                    self.lane.market(symbol).book.on_depth(depth);
+                }
+                Ok(())
+            }
+            legacy::Message::Refusal { pair, reason } => {
+                let what = format!("a subscription of {}", pair.unwrap_or("unnamed symbols"));
+                Err(FrameError::Refused { what, reason: reason.into() })
+            }
+            legacy::Message::Other => Ok(()),
+        }
+    }
+
+    fn delivered(&mut self, channel: Channel, name: &str) -> Result<SymbolIx, FrameError> {
+        let symbol = self.out.symbols.intern(name)?;
+        self.subscriptions.delivered(channel, symbol, self.at.received);
+        Ok(symbol)
+    }
+}
+
+fn interned(plan: &LanePlan, out: &mut Outbox) -> Vec<SymbolIx> {
+    let mut found = Vec::with_capacity(plan.symbols.len());
+    for name in &plan.symbols {
+        match out.symbols.intern(name) {
+            Ok(symbol) => found.push(symbol),
+            Err(error) => out.push_reject(&error),
+        }
+    }
+    found
+}
+
+/// Levels a side when the configuration does not say.
+const DEPTH_DEFAULT: u32 = 100;

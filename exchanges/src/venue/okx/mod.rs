@@ -1,0 +1,328 @@
+//! OKX v5 public feed, and OKCoin, which speaks the same protocol on its own hosts: `trades`, `books` and
+//! `bbo-tbt`.
+//!
+//! This file dispatches; `wire` reads messages, `book` proves books, `subscribe` decides what is asked for.
+//! NOTES.md has the rules' sources and the evidence.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Proof, VenueSpec};
+use crate::{
+    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    checksum::Checksum,
+    config::Limits,
+    error::FrameError,
+    event::{Cause, Channel},
+    ids::{Nanos, SymbolIx},
+    inband::text_behind,
+    json::{Items, Json},
+    metadata::Source,
+    plan::spread,
+    resync::Resyncs,
+    subscription::Subscriptions,
+    symbols::Symbols,
+    trades::TradeIds,
+};
+
+pub(super) mod book;
+mod metadata;
+mod subscribe;
+mod wire;
+
+use book::BookState;
+use wire::Message;
+
+/// OKX.
+pub(super) const OKX: VenueSpec = VenueSpec {
+    name: "okx",
+    ws_url: "wss://ws.okx.com:8443",
+    http_url: "https://www.okx.com",
+    channels: &[Channel::Trades, Channel::Book, Channel::Quotes],
+    book_depths: &[],
+    limits: Limits {
+        streams_per_connection: 240,
+        messages_per_second: 3,
+        connects: 3,
+        connects_per: Duration::from_secs(1),
+        http_weight_per_minute: 600,
+        silence: Duration::from_secs(30),
+        lifetime: None,
+    },
+    proof: |channel| match channel {
+        Channel::Trades => Proof::Contiguous,
+        Channel::Book => Proof::Chain,
+        Channel::Quotes => Proof::SnapshotOnly,
+    },
+    book_rule: "seqId/prevSeqId when present; CRC32 of 25 alternating bid:ask levels on snapshot and update",
+    build: || Box::new(Okx::new()),
+    plan: |config, current| spread(config, "/ws/v5/public", current),
+    tag_of_url: |_| None,
+    metadata: Source::Http { path: "/api/v5/public/instruments?instType=SPOT", weight: 1, parse: metadata::parse },
+};
+
+/// OKCoin.
+pub(super) const OKCOIN: VenueSpec =
+    VenueSpec { name: "okcoin", ws_url: "wss://real.okcoin.com:8443", http_url: "https://www.okcoin.com", ..OKX };
+
+/// The adapter of one lane.
+struct Okx {
+    json: Json,
+    lane: Lane,
+    checksum: Checksum,
+    subscriptions: Subscriptions,
+    resyncs: Resyncs,
+    /// The lane's symbols as of the last input, for resyncs that wait for a tick.
+    names: Symbols,
+    /// When the last frame came or the last ping was sent.
+    last_sign: Nanos,
+}
+
+/// Everything later events depend on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Lane {
+    /// The plan of the connection that is open, as far as we know.
+    plan: Option<LanePlan>,
+    /// By symbol index.
+    markets: Vec<Market>,
+}
+
+/// One instrument.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Market {
+    book: BookState,
+    trades: TradeIds,
+}
+
+impl Okx {
+    fn new() -> Self {
+        Self {
+            json: Json::new(),
+            lane: Lane::default(),
+            checksum: Checksum::default(),
+            subscriptions: Subscriptions::default(),
+            resyncs: Resyncs::default(),
+            names: Symbols::default(),
+            last_sign: Nanos(0),
+        }
+    }
+
+    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
+        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+            market.book.on_close(symbol, cause, out);
+            market.trades.interrupt(cause);
+        }
+        self.lane.plan = None;
+        self.subscriptions.clear();
+        self.resyncs.reset();
+    }
+
+    /// A frame could not be decoded: books that cannot tell by their numbering are broken.
+    fn on_undecodable(&mut self, at: At, bytes: &[u8], out: &mut Outbox) {
+        let channel = text_behind(bytes, "\"channel\":\"");
+        if channel.is_some_and(|name| subscribe::channel_of(name) != Some(Channel::Book)) {
+            return;
+        }
+        let named = text_behind(bytes, "\"instId\":\"").and_then(|name| out.symbols.find(name));
+        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+            if named.is_none_or(|named| named == symbol) && !market.book.on_undecodable(at, symbol, out) {
+                self.resyncs.want(symbol, at.received);
+            }
+        }
+    }
+
+    fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
+        if !self.resyncs.is_waiting() {
+            return;
+        }
+        let Outbox { symbols, actions, .. } = out;
+        for symbol in self.resyncs.due(now) {
+            subscribe::resubscribe_book(now, symbol, (symbols, &mut self.subscriptions), actions);
+        }
+        if self.names.len() != symbols.len() {
+            self.names = symbols.clone();
+        }
+    }
+}
+
+impl Adapter for Okx {
+    fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        if self.lane.plan.is_some() {
+            self.interrupt(Cause::Downtime, out);
+        }
+        self.subscriptions.clear();
+        self.resyncs.reset();
+        self.last_sign = at.received;
+        let asked = streams(plan, out);
+        self.lane.plan = Some(plan.clone());
+        let Outbox { symbols, actions, .. } = out;
+        subscribe::subscribe(at.received, &asked, (symbols, &mut self.subscriptions), actions);
+    }
+
+    fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        let before = self.lane.plan.replace(plan.clone());
+        let before = before.map(|plan| streams(&plan, out)).unwrap_or_default();
+        let after = streams(plan, out);
+        let ended: Vec<_> = before.iter().filter(|stream| !after.contains(stream)).copied().collect();
+        let begun: Vec<_> = after.iter().filter(|stream| !before.contains(stream)).copied().collect();
+        let Outbox { symbols, actions, .. } = &mut *out;
+        subscribe::unsubscribe(&ended, (symbols, &mut self.subscriptions), actions);
+        subscribe::subscribe(at.received, &begun, (symbols, &mut self.subscriptions), actions);
+        for (channel, symbol) in ended {
+            let market = self.lane.market(symbol);
+            match channel {
+                Channel::Trades => market.trades.interrupt(Cause::Downtime),
+                Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                Channel::Quotes => {}
+            }
+        }
+    }
+
+    fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
+        self.last_sign = at.received;
+        if bytes == b"pong" {
+            return Ok(());
+        }
+        let Self { json, lane, checksum, subscriptions, resyncs, .. } = self;
+        let mut frame = Frame { at, lane, checksum, subscriptions, resyncs, out };
+        let result = json.read(bytes, |root| frame.on_message(wire::read(root)?));
+        if result.is_err() {
+            self.on_undecodable(at, bytes, out);
+        }
+        self.send_resyncs(at.received, out);
+        result
+    }
+
+    fn on_http(
+        &mut self,
+        _at: At,
+        tag: &str,
+        _status: u16,
+        _body: &mut [u8],
+        _out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") })
+    }
+
+    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.interrupt(reason.kind.cause(), out);
+    }
+
+    fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
+        if now.since(self.last_sign) >= PING_AFTER {
+            self.last_sign = now;
+            actions.sends.push("ping".into());
+        }
+        for symbol in self.resyncs.due(now) {
+            subscribe::resubscribe_book(now, symbol, (&self.names, &mut self.subscriptions), actions);
+        }
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::to_value(&self.lane).expect("a lane has only string keys and finite numbers")
+    }
+
+    fn restore(&mut self, state: serde_json::Value) -> Result<(), serde_json::Error> {
+        self.lane = serde_json::from_value(state)?;
+        Ok(())
+    }
+
+    fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+}
+
+impl Lane {
+    #[inline]
+    fn market(&mut self, symbol: SymbolIx) -> &mut Market {
+        let at = symbol.0 as usize;
+        if self.markets.len() <= at {
+            self.markets.resize_with(at + 1, Market::default);
+        }
+        &mut self.markets[at]
+    }
+}
+
+/// One frame being taken in.
+struct Frame<'a> {
+    at: At,
+    lane: &'a mut Lane,
+    checksum: &'a mut Checksum,
+    subscriptions: &'a mut Subscriptions,
+    resyncs: &'a mut Resyncs,
+    out: &'a mut Outbox,
+}
+
+impl Frame<'_> {
+    fn on_message(&mut self, message: Message<'_, '_>) -> Result<(), FrameError> {
+        match message {
+            Message::Push { channel, instrument, is_snapshot, data } => {
+                let Some(channel) = subscribe::channel_of(channel) else { return Ok(()) };
+                let name = instrument.ok_or_else(|| FrameError::missing("instId", "a string"))?;
+                let symbol = self.out.symbols.intern(name)?;
+                self.subscriptions.delivered(channel, symbol, self.at.received);
+                self.on_push(channel, symbol, is_snapshot, data)
+            }
+            Message::Subscribed { channel, instrument } => {
+                let Some((channel, name)) = subscribe::channel_of(channel).zip(instrument) else { return Ok(()) };
+                let symbol = self.out.symbols.intern(name)?;
+                self.subscriptions.acknowledge(channel, symbol);
+                Ok(())
+            }
+            Message::Refusal { reason } => {
+                subscribe::refused(&reason, &self.out.symbols, self.subscriptions);
+                Err(FrameError::Refused { what: "a request".into(), reason })
+            }
+            Message::Notice { reason } => {
+                self.out.actions.reconnect = Some(CloseReason { kind: CloseKind::VenueRestart, detail: reason });
+                Ok(())
+            }
+            Message::Other => Ok(()),
+        }
+    }
+
+    fn on_push(
+        &mut self,
+        channel: Channel,
+        symbol: SymbolIx,
+        is_snapshot: bool,
+        mut data: Items<'_, '_>,
+    ) -> Result<(), FrameError> {
+        match channel {
+            Channel::Book => data.try_for_each(|item| {
+                let book = &mut self.lane.market(symbol).book;
+                if !book.on_message(self.at, symbol, is_snapshot, item, (self.checksum, self.out))? {
+                    self.resyncs.want(symbol, self.at.received);
+                }
+                Ok(())
+            }),
+            Channel::Trades => data.try_for_each(|item| {
+                let (ids, trade) = wire::trade(self.at, symbol, item)?;
+                if self.lane.market(symbol).trades.admit(self.out, symbol, ids, trade.time) {
+                    self.out.push_trade(trade);
+                }
+                Ok(())
+            }),
+            Channel::Quotes => data.try_for_each(|item| {
+                self.out.push_quote(wire::quote(self.at, symbol, item)?);
+                Ok(())
+            }),
+        }
+    }
+}
+
+/// What a plan asks for, instrument by instrument. A symbol that cannot be is a reject.
+fn streams(plan: &LanePlan, out: &mut Outbox) -> Vec<(Channel, SymbolIx)> {
+    let mut streams = Vec::new();
+    for name in &plan.symbols {
+        match out.symbols.intern(name) {
+            Ok(symbol) => streams.extend(plan.channels.iter().map(|channel| (*channel, symbol))),
+            Err(error) => out.push_reject(&error),
+        }
+    }
+    streams
+}
+
+/// A connection silent this long is asked for a sign; the venue closes one that is silent for 30 s.
+const PING_AFTER: Duration = Duration::from_secs(20);

@@ -1,0 +1,59 @@
+//! How long to wait before trying again: doubling, capped, jittered, and forgotten after a good while.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+/// Delays of one thing that is tried again and again.
+#[derive(Debug)]
+pub struct Backoff {
+    first: Duration,
+    max: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// Delays from about `first` up to `max`.
+    pub const fn new(first: Duration, max: Duration) -> Self {
+        Self { first, max, failures: 0 }
+    }
+
+    /// The delay after one more failure: `first` doubled a failure, at most `max`, of which the upper half is
+    /// random so that lanes that fell together do not come back together.
+    pub fn next(&mut self) -> Duration {
+        let whole = self.first.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX)).min(self.max);
+        self.failures = self.failures.saturating_add(1);
+        whole.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    /// Forgets the failures: it worked.
+    pub const fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Failures since it last worked.
+    pub const fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+/// Beyond this many doublings every cap is reached.
+const DOUBLINGS_MAX: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_the_cap_and_start_over_after_success() {
+        let (first, max) = (Duration::from_millis(100), Duration::from_secs(2));
+        let mut backoff = Backoff::new(first, max);
+        for doubling in 0..40u32 {
+            let whole = first.saturating_mul(1 << doubling.min(10)).min(max);
+            let delay = backoff.next();
+            assert!(delay >= whole / 2 && delay <= whole, "{delay:?} is outside {whole:?}/2 .. {whole:?}");
+        }
+        backoff.reset();
+        assert!(backoff.next() <= first);
+    }
+}

@@ -1,0 +1,217 @@
+//! Append, then parse, then enqueue: the synchronous heart of a session.
+
+use std::sync::Arc;
+
+use tapeway_exchanges::{
+    adapter::At,
+    decoder::Decoder,
+    event::{Events, Note},
+    ids::Nanos,
+    input::Kind,
+};
+use tracing::{info, warn};
+
+use crate::{
+    journal::{self, LaneJournal},
+    lane::Lane,
+    metrics::SessionMetrics,
+    status::{LaneStatus, Shared, unix_now},
+};
+
+/// One lane's journal and decoder, and the way to its queue.
+#[derive(Debug)]
+pub(super) struct Intake {
+    lane: Arc<Lane>,
+    journal: LaneJournal,
+    decoder: Decoder,
+    metrics: SessionMetrics,
+    status: Arc<Shared<LaneStatus>>,
+    chunk_rows_max: usize,
+    /// A frame's bytes as the parser may edit them.
+    scratch: Vec<u8>,
+}
+
+impl Intake {
+    /// Joins a recovered journal and the decoder that stands at its end.
+    pub(super) fn new(
+        lane: Arc<Lane>,
+        journal: LaneJournal,
+        decoder: Decoder,
+        status: Arc<Shared<LaneStatus>>,
+        chunk_rows_max: usize,
+    ) -> Self {
+        let metrics = SessionMetrics::new(lane.venue.name, &lane.name);
+        lane.rows.on_receive(decoder.rows_total());
+        Self { lane, journal, decoder, metrics, status, chunk_rows_max, scratch: Vec::new() }
+    }
+
+    /// Journals one input and decodes it.
+    ///
+    /// # Errors
+    ///
+    /// The journal could not take it; then it was not decoded either.
+    pub(super) fn take(&mut self, kind: Kind, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
+        let pos = self.journal.append(kind, received, bytes)?;
+        self.scratch.clear();
+        self.scratch.extend_from_slice(bytes);
+        self.decoder.apply(At { pos, received }, kind, &mut self.scratch);
+        if self.scratch.capacity() > SCRATCH_BYTES_KEPT {
+            self.scratch = Vec::new();
+        }
+        self.metrics.frames.increment(1);
+        self.metrics.frame_bytes.increment(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Whether the chunk is large enough to be handed on without waiting for more.
+    pub(super) fn is_chunk_full(&self) -> bool {
+        let events = self.decoder.events();
+        events.rows() >= self.chunk_rows_max || events.received.len() >= CHUNK_FRAMES_MAX
+    }
+
+    /// Whether frames wait to be flushed.
+    pub(super) fn is_chunk_empty(&self) -> bool {
+        self.decoder.events().is_empty()
+    }
+
+    /// Gives the frames taken so far to the operating system, then their events to the writer.
+    ///
+    /// # Errors
+    ///
+    /// The journal could not write; the events are not handed on.
+    pub(super) fn flush(&mut self) -> Result<(), journal::Error> {
+        if self.decoder.events().is_empty() {
+            return Ok(());
+        }
+        self.journal.flush()?;
+        let chunk = self.decoder.swap_events(self.lane.queue.spare());
+        self.account(&chunk);
+        self.lane.offer(chunk, &self.metrics);
+        if self.journal.is_roll_due() {
+            self.journal.roll(&self.decoder.state())?;
+        }
+        Ok(())
+    }
+
+    /// Flushes and seals the journal: the last thing a session does. The next start finds an empty segment with
+    /// the decoder's state and has nothing to read.
+    ///
+    /// # Errors
+    ///
+    /// The disk refused; the next start recovers what is there.
+    pub(super) fn seal(mut self) -> Result<(), journal::Error> {
+        self.flush()?;
+        match self.journal.roll(&self.decoder.state()) {
+            Err(journal::Error::Full { .. } | journal::Error::TooLong { .. }) => self.journal.seal(),
+            result => result,
+        }
+    }
+
+    /// Whether a journal that was full takes frames again. Tries to write what waits, and lets retention have the
+    /// segment if everything in it is committed.
+    pub(super) fn has_room(&mut self) -> bool {
+        let result = self
+            .flush()
+            .and_then(|()| self.journal.flush())
+            .and_then(|()| if self.journal.is_roll_due() { self.journal.roll(&self.decoder.state()) } else { Ok(()) });
+        result.is_ok() && !self.journal.is_full()
+    }
+
+    /// The decoder, for its actions, ticks and subscriptions.
+    pub(super) fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
+    }
+
+    /// The lane's journal, for its state.
+    pub(super) fn journal(&mut self) -> &mut LaneJournal {
+        &mut self.journal
+    }
+
+    /// The session's metrics.
+    pub(super) fn metrics(&self) -> &SessionMetrics {
+        &self.metrics
+    }
+
+    /// The lane.
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    fn account(&self, chunk: &Events) {
+        let Events { trades, levels, quotes, notes, .. } = chunk;
+        self.lane.rows.on_receive(chunk.rows_total);
+        self.metrics.trades.increment(trades.len() as u64);
+        self.metrics.levels.increment(levels.len() as u64);
+        self.metrics.quotes.increment(quotes.len() as u64);
+        let lags = [
+            trades.last().map(|row| (row.frame, row.time, trades.len())),
+            levels.last().map(|row| (row.frame, row.time, levels.len())),
+            quotes.last().map(|row| (row.frame, row.time, quotes.len())),
+        ];
+        for (frame, time, rows) in lags.into_iter().flatten() {
+            let lag = chunk.received(frame).micros().0.saturating_sub(time.0);
+            #[expect(clippy::cast_precision_loss, reason = "a lag below 2^53 microseconds is exact")]
+            self.metrics.venue_to_receive.record_many(lag as f64 / 1e6, rows);
+        }
+        if !notes.is_empty() {
+            self.account_notes(chunk);
+        }
+    }
+
+    fn account_notes(&self, chunk: &Events) {
+        let lane = self.lane.name.as_str();
+        let name = |symbol: Option<tapeway_exchanges::ids::SymbolIx>| {
+            symbol.map_or("all", |symbol| &*chunk.symbols[symbol.0 as usize])
+        };
+        let mut said = 0;
+        for note in &chunk.notes {
+            said += 1;
+            let is_said = said <= NOTES_LOGGED_MAX;
+            match note {
+                Note::Gap(gap) => {
+                    self.metrics.gap(gap.channel, gap.cause);
+                    self.status.update(|status| status.gaps += 1);
+                    if is_said {
+                        let (symbol, channel) = (name(gap.symbol), gap.channel.map_or("all", |channel| channel.name()));
+                        let cause = gap.cause.name();
+                        let (first, last) = (gap.first_missing, gap.last_missing);
+                        warn!(lane, symbol, channel, cause, pos = %gap.id.pos, first, last, "gap");
+                    }
+                }
+                Note::GapClosed(closed) => {
+                    self.metrics.gap_closed(closed.channel, closed.end);
+                    self.status.update(|status| status.gaps_closed += 1);
+                    if is_said {
+                        let symbol = name(closed.symbol);
+                        let channel = closed.channel.map_or("all", |channel| channel.name());
+                        info!(lane, symbol, channel, end = closed.end.name(), pos = %closed.id.pos, rows = closed.rows, "gap closed");
+                    }
+                }
+                Note::Reject(reject) => {
+                    self.metrics.reject(reject.reason);
+                    let pos = chunk.pos(reject.frame);
+                    let error = (unix_now(), format!("frame {pos}: {}", reject.detail));
+                    self.status.update(|status| status.last_error = Some(error));
+                    if is_said {
+                        warn!(lane, %pos, reason = reject.reason, detail = reject.detail, "frame could not be decoded; it stays in the journal");
+                    }
+                }
+                Note::Session(_) => said -= 1,
+            }
+        }
+        if said > NOTES_LOGGED_MAX {
+            warn!(
+                lane,
+                more = said - NOTES_LOGGED_MAX,
+                "gaps and rejects not logged one by one; audit.gaps and audit.rejects have all"
+            );
+        }
+    }
+}
+
+/// A frame larger than this gives its buffer back to the allocator.
+const SCRATCH_BYTES_KEPT: usize = 4 << 20;
+/// Frames in one chunk, whatever they hold.
+const CHUNK_FRAMES_MAX: usize = 4_096;
+/// Gaps and rejects of one chunk that are logged one by one.
+const NOTES_LOGGED_MAX: u32 = 5;

@@ -1,0 +1,93 @@
+//! The HTTP requests of one connection: a few at a time, within the venue's weight, retried until answered.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tapeway_exchanges::adapter::HttpRequest;
+use tokio::{task::JoinSet, time::sleep};
+use tracing::warn;
+
+use super::{
+    VenueLink,
+    backoff::Backoff,
+    http::{self, Answer},
+};
+
+/// Requests waiting and under way. Dropped with the connection: what they were for starts anew with the next.
+#[derive(Debug)]
+pub(super) struct Requests {
+    link: Arc<VenueLink>,
+    http_url: String,
+    waiting: VecDeque<HttpRequest>,
+    under_way: JoinSet<(String, Answer)>,
+}
+
+impl Requests {
+    pub(super) fn new(link: Arc<VenueLink>, http_url: String) -> Self {
+        Self { link, http_url, waiting: VecDeque::new(), under_way: JoinSet::new() }
+    }
+
+    /// Adds requests; starts as many as may run.
+    pub(super) fn extend(&mut self, requests: impl Iterator<Item = HttpRequest>) {
+        self.waiting.extend(requests);
+        self.start();
+    }
+
+    /// The next answer. Never returns while there is no request; safe to drop and call again.
+    pub(super) async fn next(&mut self) -> (String, Answer) {
+        loop {
+            match self.under_way.join_next().await {
+                Some(Ok(answered)) => {
+                    self.start();
+                    return answered;
+                }
+                Some(Err(failure)) => warn!(error = %failure, "an HTTP request task ended without an answer"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Whether nothing is waiting or under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    fn start(&mut self) {
+        while self.under_way.len() < UNDER_WAY_MAX
+            && let Some(request) = self.waiting.pop_front()
+        {
+            let url = format!("{}{}", self.http_url, request.path);
+            self.under_way.spawn(answer(self.link.clone(), url, request));
+        }
+    }
+}
+
+async fn answer(link: Arc<VenueLink>, url: String, request: HttpRequest) -> (String, Answer) {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    sleep(request.delay).await;
+    loop {
+        link.http_weight.take(request.weight).await;
+        match http::get(&link.dialer, &url).await {
+            Ok(answer) => {
+                if matches!(answer.status, 418 | 429 | 503) {
+                    link.http_weight.pause(answer.retry_after.unwrap_or(PAUSE_DEFAULT).min(PAUSE_MAX));
+                }
+                return (request.tag, answer);
+            }
+            Err(failure) => {
+                warn!(url, error = %failure, failures = backoff.failures(), "HTTP request got no answer; will try again");
+                sleep(backoff.next()).await;
+            }
+        }
+    }
+}
+
+/// Requests of one lane under way at once.
+const UNDER_WAY_MAX: usize = 4;
+/// First delay after no answer came, and the cap.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The cap of the delay between tries.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long a venue that says "too many requests" without a time is left alone.
+const PAUSE_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest pause a venue can impose.
+const PAUSE_MAX: Duration = Duration::from_secs(600);

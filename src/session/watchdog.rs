@@ -1,0 +1,224 @@
+//! Silence: of a whole connection, and of one subscription while its siblings move.
+//!
+//! What is normal is learned per subscription: the longest and the mean silence between deliveries, seen once a
+//! second. A subscription is stale when it has been silent for much longer than that, and at least
+//! [`Limits::silence`](tapeway_exchanges::config::Limits), while another subscription of the lane has delivered since.
+//! A stale subscription costs a reconnect once; each further time the silence must be twice as long, so that a halted
+//! instrument does not take its lane down again and again.
+
+use std::{collections::HashMap, time::Duration};
+
+use tapeway_exchanges::{
+    event::Channel,
+    ids::{Nanos, SymbolIx},
+    subscription::{Subscription, SubscriptionState, Subscriptions},
+};
+
+/// Watches one lane. What it has learned survives reconnects.
+#[derive(Debug, Default)]
+pub struct Watchdog {
+    normal: HashMap<(SymbolIx, Channel), Normal>,
+}
+
+/// What is wrong with a connection or one of its subscriptions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Finding {
+    /// Nothing at all has arrived for this long.
+    ConnectionSilent(Duration),
+    /// The venue has neither acknowledged nor delivered.
+    Unanswered(SymbolIx, Channel, Duration),
+    /// The venue refused it, because.
+    Refused(SymbolIx, Channel, String),
+    /// Silent for this long while a sibling moves.
+    Stale(SymbolIx, Channel, Duration),
+}
+
+/// Subscriptions by state, in the order of the metric's label values: live, requested, refused, stale.
+pub type Counts = [u32; 4];
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Normal {
+    last: Option<Nanos>,
+    deliveries: u32,
+    mean: Duration,
+    longest: Duration,
+    strikes: u32,
+}
+
+impl Watchdog {
+    /// Looks at a connection. `silence` is the venue's longest normal silence, `last` when the connection last
+    /// received anything. Findings come in the order of the subscriptions; counts are of all of them.
+    pub fn look(
+        &mut self,
+        now: Nanos,
+        silence: Duration,
+        last: Nanos,
+        subscriptions: &Subscriptions,
+    ) -> (Vec<Finding>, Counts) {
+        let mut findings = Vec::new();
+        let mut counts = Counts::default();
+        if now.since(last) > silence {
+            findings.push(Finding::ConnectionSilent(now.since(last)));
+        }
+        let newest = subscriptions.list().iter().filter_map(|subscription| subscription.last).max();
+        for subscription in subscriptions.list() {
+            let (slot, finding) = self.judge(now, silence, newest, subscription);
+            counts[slot] += 1;
+            findings.extend(finding);
+        }
+        (findings, counts)
+    }
+
+    /// The lane is reconnected for a stale subscription: be slower to do it again.
+    pub fn strike(&mut self, symbol: SymbolIx, channel: Channel) {
+        let normal = self.normal.entry((symbol, channel)).or_default();
+        normal.strikes = (normal.strikes + 1).min(STRIKES_MAX);
+    }
+
+    fn judge(
+        &mut self,
+        now: Nanos,
+        silence: Duration,
+        newest: Option<Nanos>,
+        subscription: &Subscription,
+    ) -> (usize, Option<Finding>) {
+        let Subscription { channel, symbol, state, requested, last, answers_at_once } = subscription;
+        let normal = self.normal.entry((*symbol, *channel)).or_default();
+        let Some(last) = *last else {
+            normal.last = None;
+            let waited = now.since(*requested);
+            return match state {
+                SubscriptionState::Refused(reason) => {
+                    (REFUSED, Some(Finding::Refused(*symbol, *channel, reason.clone())))
+                }
+                SubscriptionState::Requested if waited > ANSWER_TIMEOUT => {
+                    (REQUESTED, Some(Finding::Unanswered(*symbol, *channel, waited)))
+                }
+                SubscriptionState::Requested => (REQUESTED, None),
+                SubscriptionState::Live if *answers_at_once && waited > ANSWER_TIMEOUT.max(silence) => {
+                    (STALE, Some(Finding::Unanswered(*symbol, *channel, waited)))
+                }
+                SubscriptionState::Live => (LIVE, None),
+            };
+        };
+        normal.learn(last);
+        let silent = now.since(last);
+        let has_sibling_moved = newest.is_some_and(|newest| newest.since(last) > silent / 2);
+        if has_sibling_moved && silent > normal.limit(silence) {
+            return (STALE, Some(Finding::Stale(*symbol, *channel, silent)));
+        }
+        (LIVE, None)
+    }
+}
+
+impl Normal {
+    fn learn(&mut self, last: Nanos) {
+        let Some(before) = self.last.replace(last) else { return };
+        if before == last {
+            return;
+        }
+        let gap = last.since(before);
+        self.deliveries = self.deliveries.saturating_add(1);
+        let weight = 1.0 / f64::from(self.deliveries.min(MEAN_OVER));
+        self.mean = self.mean.mul_f64(1.0 - weight) + gap.mul_f64(weight);
+        self.longest = self.longest.mul_f64(LONGEST_DECAY).max(gap);
+    }
+
+    fn limit(&self, silence: Duration) -> Duration {
+        if self.deliveries < DELIVERIES_MIN {
+            return Duration::MAX;
+        }
+        (self.mean * MEANS).max(self.longest * LONGESTS).max(silence) * (1 << self.strikes)
+    }
+}
+
+const LIVE: usize = 0;
+const REQUESTED: usize = 1;
+const REFUSED: usize = 2;
+const STALE: usize = 3;
+
+/// A subscription without an answer for this long is an error that is shown.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Deliveries seen before silence can mean anything.
+const DELIVERIES_MIN: u32 = 10;
+/// The mean is over about this many deliveries.
+const MEAN_OVER: u32 = 200;
+/// Silence of this many means is not chance ...
+const MEANS: u32 = 30;
+/// ... if it is also this many times the longest seen.
+const LONGESTS: u32 = 3;
+/// How the memory of the longest silence fades, a delivery.
+const LONGEST_DECAY: f64 = 0.9995;
+/// Doublings of the limit at most.
+const STRIKES_MAX: u32 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_secs(5);
+    const BUSY: SymbolIx = SymbolIx(0);
+    const QUIET: SymbolIx = SymbolIx(1);
+
+    fn at(seconds: i64) -> Nanos {
+        Nanos(seconds * 1_000_000_000)
+    }
+
+    fn subscribed() -> Subscriptions {
+        let mut subscriptions = Subscriptions::default();
+        for symbol in [BUSY, QUIET] {
+            subscriptions.request(Channel::Trades, symbol, at(0), false);
+        }
+        subscriptions
+    }
+
+    /// Runs both for `until` seconds, then only the first; returns the first finding and its second.
+    fn first_finding(watchdog: &mut Watchdog, every: i64, until: i64) -> Option<(i64, Finding)> {
+        let mut subscriptions = subscribed();
+        for second in 1..4_000 {
+            subscriptions.delivered(Channel::Trades, BUSY, at(second));
+            if second < until && second % every == 0 {
+                subscriptions.delivered(Channel::Trades, QUIET, at(second));
+            }
+            let (findings, _) = watchdog.look(at(second), SILENCE, at(second), &subscriptions);
+            if let Some(finding) = findings.into_iter().next() {
+                return Some((second, finding));
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_subscription_that_stops_while_its_sibling_moves_is_stale() {
+        let (second, finding) = first_finding(&mut Watchdog::default(), 1, 100).unwrap();
+        assert!(matches!(finding, Finding::Stale(QUIET, Channel::Trades, _)), "{finding:?}");
+        assert!((120..150).contains(&second), "found at second {second}");
+    }
+
+    #[test]
+    fn one_that_is_slow_by_nature_is_given_its_time() {
+        let (second, _) = first_finding(&mut Watchdog::default(), 20, 1_000).unwrap();
+        assert!(second > 1_500, "found at second {second}");
+    }
+
+    #[test]
+    fn a_strike_doubles_the_patience() {
+        let mut watchdog = Watchdog::default();
+        watchdog.strike(QUIET, Channel::Trades);
+        let (second, _) = first_finding(&mut watchdog, 1, 100).unwrap();
+        assert!((155..190).contains(&second), "found at second {second}");
+    }
+
+    #[test]
+    fn a_subscription_nobody_answers_is_found() {
+        let (findings, counts) = Watchdog::default().look(at(11), SILENCE, at(11), &subscribed());
+        assert_eq!(findings[0], Finding::Unanswered(BUSY, Channel::Trades, Duration::from_secs(11)));
+        assert_eq!(counts, [0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn a_connection_that_is_silent_as_a_whole_is_found() {
+        let (findings, _) = Watchdog::default().look(at(7), SILENCE, at(1), &Subscriptions::default());
+        assert_eq!(findings, [Finding::ConnectionSilent(Duration::from_secs(6))]);
+    }
+}
