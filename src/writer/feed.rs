@@ -61,6 +61,8 @@ pub(super) struct Feed {
     overdue_since: Option<Instant>,
     /// Frames were overdue: the journal is read to its end.
     is_catching_up: bool,
+    /// Whether the lane was claimed before, on an earlier connection.
+    was_claimed: bool,
     /// The journal failed; not read again before.
     retry_at: Option<Instant>,
     symbols: Arc<[Symbol]>,
@@ -122,6 +124,7 @@ impl Feed {
             replay: None,
             overdue_since: None,
             is_catching_up: false,
+            was_claimed: false,
             retry_at: None,
             symbols: Arc::default(),
             instruments: Arc::default(),
@@ -148,7 +151,9 @@ impl Feed {
         self.lost = None;
         self.replay = None;
         self.overdue_since = None;
-        self.is_catching_up = false;
+        // A start knows what the last run left; after a reconnect the queue most likely has what comes next.
+        self.is_catching_up = !self.was_claimed;
+        self.was_claimed = true;
         self.accounted = watermark.rows_total + watermark.rejected;
         self.skip_until = watermark.elsewhere.and_then(|time| {
             let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
