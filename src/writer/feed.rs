@@ -59,6 +59,10 @@ pub(super) struct Feed {
     replay: Option<Replay>,
     /// Since when frames are appended that no chunk has brought.
     overdue_since: Option<Instant>,
+    /// Frames were overdue: the journal is read to its end.
+    is_catching_up: bool,
+    /// Whether the lane was claimed before, on an earlier connection.
+    was_claimed: bool,
     /// The journal failed; not read again before.
     retry_at: Option<Instant>,
     symbols: Arc<[Symbol]>,
@@ -119,6 +123,8 @@ impl Feed {
             held: VecDeque::new(),
             replay: None,
             overdue_since: None,
+            is_catching_up: false,
+            was_claimed: false,
             retry_at: None,
             symbols: Arc::default(),
             instruments: Arc::default(),
@@ -145,6 +151,9 @@ impl Feed {
         self.lost = None;
         self.replay = None;
         self.overdue_since = None;
+        // A start knows what the last run left; after a reconnect the queue most likely has what comes next.
+        self.is_catching_up = !self.was_claimed;
+        self.was_claimed = true;
         self.accounted = watermark.rows_total + watermark.rejected;
         self.skip_until = watermark.elsewhere.and_then(|time| {
             let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
@@ -192,7 +201,8 @@ impl Feed {
             let front = self.held.front().map(|chunk| (chunk.first, chunk.end()));
             let appended = self.lane.progress.appended();
             let is_behind = self.lane.is_behind.load(Ordering::SeqCst);
-            match plan(self.next, front, appended, is_behind, is_draining || self.is_overdue(now)) {
+            self.is_catching_up |= is_draining || self.is_overdue(now);
+            match plan(self.next, front, appended, is_behind, self.is_catching_up) {
                 Plan::Recycle => {
                     let old = self.held.pop_front().expect("the plan saw it");
                     self.lane.queue.recycle(old);
@@ -200,6 +210,7 @@ impl Feed {
                 Plan::Take => {
                     let chunk = self.held.pop_front().expect("the plan saw it");
                     self.replay = None;
+                    self.is_catching_up = false;
                     self.metrics.queue_rows_out.increment(chunk.rows() as u64);
                     return Ok(Some(self.piece(lane_id, chunk)));
                 }
@@ -210,6 +221,7 @@ impl Feed {
                     }
                     Ok(None) => {
                         self.overdue_since = None;
+                        self.is_catching_up = false;
                         if is_behind {
                             info!(lane = self.lane.name, next = %self.next, "lane has caught up with its journal");
                             self.lane.is_behind.store(false, Ordering::SeqCst);
@@ -228,6 +240,7 @@ impl Feed {
                         self.overdue_since.get_or_insert(now);
                     } else {
                         self.overdue_since = None;
+                        self.is_catching_up = false;
                     }
                     return Ok(None);
                 }

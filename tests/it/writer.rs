@@ -13,7 +13,7 @@ use tapeway::{
     config::Database,
     lane::Lane,
     store,
-    writer::{self, Handle, Undone, numeric::put_numeric},
+    writer::{self, Handle, ShardState, Undone, numeric::put_numeric},
 };
 use tapeway_exchanges::{
     event::{
@@ -38,9 +38,13 @@ fn stop(handle: Handle, within: Duration) -> Vec<Undone> {
     block_on(async { handle.stop(tokio::time::Instant::now() + within).await })
 }
 
+fn states(handle: &Handle) -> Vec<ShardState> {
+    handle.observer().read()
+}
+
 /// Lanes and their states on the first thread.
 fn lane_states(handle: &Handle) -> Vec<String> {
-    handle.states()[0].lanes.iter().map(|lane| format!("{} {}", lane.lane, lane.state)).collect()
+    states(handle)[0].lanes.iter().map(|lane| format!("{} {}", lane.lane, lane.state)).collect()
 }
 
 /// The chunks of a lane: `count` chunks of `frames` frames.
@@ -274,10 +278,10 @@ fn a_new_lane_joins_and_a_removed_one_is_written_to_its_end() {
         handle.add(second.clone());
         input[1].iter().for_each(|chunk| feed(&second, chunk.clone()));
         handle.remove("acme.0");
-        until(|| lane_states(&handle) == ["acme.1 claimed"], || format!("{:?}", handle.states()));
+        until(|| lane_states(&handle) == ["acme.1 claimed"], || format!("{:?}", states(&handle)));
         assert_eq!(first.progress.committed(), first.progress.appended());
         until_committed(&second);
-        assert!(handle.states()[0].is_database_up);
+        assert!(states(&handle)[0].is_database_up);
         assert_eq!(stop(handle, feeding::PATIENCE), []);
         let mut rows = expected("acme.0", &input[0]);
         rows.extend(expected("acme.1", &input[1]));
@@ -384,7 +388,7 @@ fn a_database_stopped_like_a_crash_gets_every_row_once() {
                 cluster.up();
             }
         });
-        let reconnects = handle.states()[0].reconnects;
+        let reconnects = states(&handle)[0].reconnects;
         assert_eq!(stop(handle, feeding::PATIENCE), []);
         assert!(reconnects >= 3, "{reconnects}");
         let mut rows = expected("acme.0", &input[0]);
@@ -418,7 +422,7 @@ fn a_commit_whose_answer_never_came_is_decided_by_the_watermark() {
             }
         }
         until_committed(&lane);
-        assert_eq!(handle.states()[0].reconnects, 6);
+        assert_eq!(states(&handle)[0].reconnects, 6);
         assert_eq!(stop(handle, feeding::PATIENCE), []);
         assert_same(&stored(cluster, "cut"), &expected("acme.0", &input));
         let rows = input.iter().map(Events::rows).sum::<usize>() as u64;
@@ -438,7 +442,7 @@ fn a_watermark_moved_by_someone_else_fences_the_writer() {
         cluster.psql("fence", "UPDATE audit.watermarks SET next_pos = 150");
         feed(&lane, chunk(0, 100, 100));
         until_committed(&lane);
-        let state = &handle.states()[0];
+        let state = &states(&handle)[0];
         assert!(state.last_error.as_ref().is_some_and(|(_, text)| text.contains("another writer")), "{state:?}");
         assert_eq!(stop(handle, feeding::PATIENCE), []);
         assert_same(&stored(cluster, "fence"), &expected("acme.0", &[chunk(0, 0, 100), chunk(0, 150, 50)]));
@@ -457,8 +461,8 @@ fn a_journal_older_than_its_watermark_is_not_written() {
     let cut = lane("acme.0", 1, 8);
     cut.progress.recovered(FramePos::new(40));
     let handle = writer::start(&settings(1, 500), &database, vec![cut.clone()]).unwrap();
-    until(|| lane_states(&handle) == ["acme.0 refused"], || format!("{:?}", handle.states()));
-    let why = handle.states()[0].lanes[0].why.clone().unwrap();
+    until(|| lane_states(&handle) == ["acme.0 refused"], || format!("{:?}", states(&handle)));
+    let why = states(&handle)[0].lanes[0].why.clone().unwrap();
     assert!(why.contains("100") && why.contains("40"), "{why}");
     feed(&cut, chunk(1, 40, 20));
     assert_eq!(stop(handle, feeding::PATIENCE).len(), 1, "what cannot be written is named");
@@ -476,7 +480,7 @@ fn a_second_daemon_stands_by_and_goes_on_where_the_first_ended() {
         let second = writer::start(&settings(1, 500), &database, vec![spare.clone()]).unwrap();
         // Both hear the venue; only one writes.
         feed(&spare, chunk(0, 0, 120));
-        until(|| lane_states(&second) == ["acme.0 standby"], || format!("{:?}", second.states()));
+        until(|| lane_states(&second) == ["acme.0 standby"], || format!("{:?}", states(&second)));
         assert_eq!(spare.progress.committed(), FramePos::FIRST);
         assert_eq!(stop(first, feeding::PATIENCE), []);
         until_committed(&spare);
@@ -500,8 +504,8 @@ fn a_writer_that_starts_before_the_schema_waits_for_it() {
         let lane = lane("acme.0", 1, 64);
         let handle = writer::start(&settings(1, 500), &database, vec![lane.clone()]).unwrap();
         feed(&lane, chunk(0, 0, 100));
-        until(|| handle.states()[0].last_error.is_some(), || "no error".into());
-        let (_, error) = handle.states()[0].last_error.clone().unwrap();
+        until(|| states(&handle)[0].last_error.is_some(), || "no error".into());
+        let (_, error) = states(&handle)[0].last_error.clone().unwrap();
         assert!(error.contains("tapeway migrate"), "{error}");
         block_on(store::prepare(&database)).unwrap();
         until_committed(&lane);
@@ -519,7 +523,7 @@ fn rows_arrive_compressed_unless_a_trigger_forbids_it_which_is_noticed() {
     let input = chunks(0, 10, 5_000);
     input.iter().for_each(|chunk| feed(&lane, chunk.clone()));
     until_committed(&lane);
-    assert!(handle.states()[0].is_direct_compress_on);
+    assert!(states(&handle)[0].is_direct_compress_on);
     assert_eq!(stop(handle, feeding::PATIENCE), []);
     assert_same(&stored(&cluster, "direct"), &expected("acme.0", &input));
     let compressed =
