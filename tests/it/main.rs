@@ -1,1 +1,3 @@
 //! All integration tests, in one binary: each module states the rule it tests.
+
+mod recordings;
