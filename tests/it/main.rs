@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: each module states the rule it tests.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+
 mod catch_up;
 mod cluster;
 mod feeding;
@@ -8,5 +9,6 @@ mod journal;
 mod loopback;
 mod ops;
 mod proxy;
+mod recordings;
 mod store;
 mod writer;
