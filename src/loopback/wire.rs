@@ -284,6 +284,8 @@ async fn listen(
 }
 
 /// Writes the engine's chunks and, between them, what the reading side answers. Ends when the engine has closed.
+///
+/// A write waits as long as the client does not read: the engine cuts such a connection, unless lossless.
 async fn talk(
     write: &mut WriteHalf<TokioIo<Upgraded>>,
     chunks: &mut mpsc::Receiver<Bytes>,

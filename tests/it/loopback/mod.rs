@@ -2,6 +2,7 @@
 //! frames after them, a truth file that says what was sent, and faults that do what they say.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod binance;
 mod client;
 mod coinbase;
