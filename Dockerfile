@@ -21,12 +21,12 @@ COPY --from=builder /usr/local/bin/tapeway /usr/local/bin/tapeway
 COPY config /etc/tapeway
 # A container's own loopback reaches nobody: listen on its address, and let what runs it publish the port or not.
 ENV TAPEWAY_CONFIG=/etc/tapeway \
-    TAPEWAY_HTTP_LISTEN=0.0.0.0:9470
+    TAPEWAY_HTTP_LISTEN=0.0.0.0:9464
 USER tapeway
 WORKDIR /var/lib/tapeway
 # The journal holds what is not committed yet: it has to outlive the container. The configuration can be replaced.
 VOLUME ["/var/lib/tapeway/journal", "/etc/tapeway"]
-EXPOSE 9470
+EXPOSE 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 CMD ["tapeway", "status", "--quiet"]
 ENTRYPOINT ["tapeway"]

@@ -8,6 +8,8 @@
 //! {"ts_recv_ns":1,"conn":0,"dir":"out","raw":"..."}           sent by the recorder: ignored
 //! ```
 //!
+//! What `tapeway journal dump --format corpus` writes has the adapter's `tag` and the `status` instead of `url`.
+//!
 //! A recording has no opens and closes, so adapters see frames on a connection they were never told of, and
 //! decode them all the same.
 
@@ -71,6 +73,8 @@ struct Line {
     raw: Option<String>,
     raw_b64: Option<String>,
     url: Option<String>,
+    tag: Option<String>,
+    status: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
@@ -176,9 +180,10 @@ impl Recording {
             });
             let at = At { pos: decoder.next(), received: Nanos(line.ts_recv_ns) };
             if line.dir == Direction::Rest {
-                let Some(tag) = line.url.as_deref().and_then(venue.tag_of_url) else { continue };
+                let tag = line.tag.or_else(|| line.url.as_deref().and_then(venue.tag_of_url));
+                let Some(tag) = tag else { continue };
                 http.clear();
-                put_http(&mut http, &tag, STATUS_OK, &bytes);
+                put_http(&mut http, &tag, line.status.unwrap_or(STATUS_OK), &bytes);
                 decoder.apply(at, Kind::Http, &mut http);
             } else {
                 decoder.apply(at, kind, &mut bytes);

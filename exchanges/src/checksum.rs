@@ -47,10 +47,30 @@ impl Checksum {
     }
 
     fn push_mantissa(&mut self, number: Decimal) {
-        write!(self.text, "{}", number.mantissa()).expect("writing to memory cannot fail");
+        let mut rest = number.mantissa().unsigned_abs();
+        let (mut digits, mut at) = ([0; MANTISSA_DIGITS_MAX], MANTISSA_DIGITS_MAX);
+        while rest > u128::from(u64::MAX) {
+            at -= 1;
+            digits[at] = digit(u64::try_from(rest % 10).unwrap_or_default());
+            rest /= 10;
+        }
+        let mut rest = u64::try_from(rest).unwrap_or_default();
+        while rest != 0 {
+            at -= 1;
+            digits[at] = digit(rest % 10);
+            rest /= 10;
+        }
+        self.text.extend_from_slice(&digits[at..]);
     }
 }
 
+/// A digit below ten as ASCII.
+fn digit(value: u64) -> u8 {
+    b'0' + u8::try_from(value % 10).unwrap_or_default()
+}
+
+/// Digits of the largest mantissa, 2^96.
+const MANTISSA_DIGITS_MAX: usize = 29;
 /// Levels a side that Kraken's checksum covers, whatever the subscribed depth.
 const KRAKEN_LEVELS: usize = 10;
 /// Levels a side that the interleaved checksum covers.

@@ -38,8 +38,8 @@ impl Json {
             Ok(()) if tape.0.is_empty() => Err(FrameError::Unknown { head: String::new() }),
             Ok(()) => walk(View(&tape.0)),
             Err(error) => {
-                let what = error.to_string();
-                Err(FrameError::Syntax { at: error.index(), what, head: head(&first[..kept]) })
+                drop(tape);
+                return Err(syntax_error(bytes, &error, head(&first[..kept])));
             }
         };
         if tape.0.capacity() <= TAPE_NODES_KEPT {
@@ -240,6 +240,15 @@ fn width(nodes: &[Node<'_>]) -> usize {
         Some(Node::Array { count, .. } | Node::Object { count, .. }) => count + 1,
         Some(Node::String(_) | Node::Static(_)) => 1,
         None => 0,
+    }
+}
+
+/// What is wrong with a frame, said by a parser that is slower and knows better where it stopped.
+#[cold]
+fn syntax_error(bytes: &[u8], error: &simd_json::Error, head: String) -> FrameError {
+    match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+        Err(error) => FrameError::Syntax { at: error.column(), what: error.to_string(), head },
+        Ok(_) => FrameError::Syntax { at: error.index(), what: error.to_string(), head },
     }
 }
 

@@ -69,8 +69,10 @@ pub enum Source {
         /// Reads the body.
         parse: fn(&mut [u8]) -> Result<Vec<Instrument>, FrameError>,
     },
-    /// A WebSocket connection to the venue's base URL: send one message, read until the list is there.
+    /// A WebSocket connection to `ws_url + path`: send one message, read until the list is there.
     WebSocket {
+        /// Path below the venue's WebSocket base URL.
+        path: &'static str,
         /// What to send.
         subscribe: &'static str,
         /// Reads one message; `None` when it is not the list.

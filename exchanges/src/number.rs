@@ -100,20 +100,19 @@ fn slow(text: &str) -> Option<Decimal> {
 }
 
 fn exponent(text: &str) -> Option<i32> {
-    let digits = text.strip_prefix('+').unwrap_or(text);
-    let digits_only = digits.strip_prefix('-').unwrap_or(digits);
-    if digits_only.is_empty() || digits_only.len() > 4 || !digits_only.bytes().all(|byte| byte.is_ascii_digit()) {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    digits.parse().ok()
+    text.parse().ok()
 }
 
-/// Brings a scale into 0..=28 without changing the value.
+/// Brings scale and mantissa into a `Decimal`'s bounds without changing the value: only trailing zeros go.
 fn fit(mut mantissa: u128, mut scale: i32, is_negative: bool) -> Option<Decimal> {
     if mantissa == 0 {
         scale = scale.clamp(0, SCALE_MAX);
     }
-    while scale > SCALE_MAX && mantissa.is_multiple_of(10) {
+    while (scale > SCALE_MAX || (mantissa > MANTISSA_MAX && scale > 0)) && mantissa.is_multiple_of(10) {
         mantissa /= 10;
         scale -= 1;
     }
@@ -129,6 +128,8 @@ fn fit(mut mantissa: u128, mut scale: i32, is_negative: bool) -> Option<Decimal>
 const FAST_BYTES_MAX: usize = 19;
 /// Longest text looked at: 29 digits, leading and trailing zeros, sign, dot and exponent.
 const TEXT_BYTES_MAX: usize = 80;
+/// Largest mantissa of a `Decimal`.
+const MANTISSA_MAX: u128 = (1 << 96) - 1;
 /// Most digits a `Decimal` has behind the dot.
 const SCALE_MAX: i32 = 28;
 
@@ -189,10 +190,11 @@ mod tests {
         #[test]
         fn any_plain_number_equals_the_reference(whole in "[0-9]{1,20}", fraction in "[0-9]{0,9}") {
             let text = if fraction.is_empty() { whole } else { format!("{whole}.{fraction}") };
-            let reference = Decimal::from_str_exact(&text).unwrap();
-            let ours = decimal(&text).unwrap();
-            prop_assert_eq!(ours, reference);
-            prop_assert_eq!(ours.scale(), reference.scale());
+            if let Ok(reference) = Decimal::from_str_exact(&text) {
+                let ours = decimal(&text).unwrap();
+                prop_assert_eq!(ours, reference);
+                prop_assert_eq!(ours.scale(), reference.scale());
+            }
         }
 
         #[test]

@@ -61,8 +61,8 @@ pub async fn fetch(venue: &Venue, link: &VenueLink) -> Result<Vec<Instrument>, D
             }
             Ok(parse(&mut Vec::from(answer.body))?)
         }
-        Source::WebSocket { subscribe, parse } => {
-            let url = &venue.ws_url;
+        Source::WebSocket { path, subscribe, parse } => {
+            let url = &format!("{}{path}", venue.ws_url);
             link.connects.take(1).await;
             timeout(LIST_TIMEOUT, listen(url, link, subscribe, parse))
                 .await

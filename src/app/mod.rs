@@ -143,6 +143,9 @@ struct Daemon {
     /// The newest list of each venue.
     known: HashMap<&'static str, Vec<Instrument>>,
     fetchers: HashMap<&'static str, tokio::task::JoinHandle<()>>,
+    /// Turns true when the database has the schema.
+    schema: watch::Receiver<bool>,
+    schema_keeper: tokio::task::JoinHandle<()>,
     /// Lanes whose journal is lost.
     lost: mpsc::Receiver<String>,
 }
@@ -151,6 +154,8 @@ impl Daemon {
     async fn start(config: Config, board: Arc<Board>) -> Result<Self, AppError> {
         let dialer = Dialer::new(tls::client_config(config.ca_file.as_deref())?);
         let journal = Arc::new(Journal::open(&config.journal)?);
+        let (schema_ready, schema) = watch::channel(false);
+        let schema_keeper = tokio::spawn(keep_schema(config.database.clone(), schema_ready));
         let writers = writer::start(&config.writer, &config.database, Vec::new())?;
         let observer = writers.observer();
         let (lost_sender, lost) = mpsc::channel(LOST_MAX);
@@ -168,6 +173,8 @@ impl Daemon {
             lists_sender,
             known: HashMap::new(),
             fetchers: HashMap::new(),
+            schema,
+            schema_keeper,
             lost,
         };
         for venue in daemon.config.venues.clone() {
@@ -210,9 +217,9 @@ impl Daemon {
             warn!(venue = name, symbol, "configured, but not in the venue's instrument list");
         }
         let database = self.config.database.clone();
-        let described = list.clone();
+        let (described, schema) = (list.clone(), self.schema.clone());
         tokio::spawn(async move {
-            if let Err(failure) = describe(&database, name, &described).await {
+            if let Err(failure) = describe(&database, schema, name, &described).await {
                 warn!(venue = name, error = %failure, "instruments could not be described; will be tried with the next list");
             }
         });
@@ -289,6 +296,7 @@ impl Daemon {
         for fetcher in self.fetchers.values() {
             fetcher.abort();
         }
+        self.schema_keeper.abort();
         (self.fleet.stop(deadline).await, self.journal)
     }
 }
@@ -321,8 +329,51 @@ async fn fetch_lists(
     }
 }
 
+/// Makes the schema and the policies what they should be, as soon as the database can be reached, and keeps partitions
+/// made ahead. Writers wait for the schema; sessions do not.
+async fn keep_schema(database: Database, ready: watch::Sender<bool>) {
+    let capabilities = loop {
+        match store::prepare(&database).await {
+            Ok(capabilities) => break capabilities,
+            Err(failure) => {
+                warn!(error = %failure, "the database is not prepared yet; will try again");
+                tokio::time::sleep(PREPARE_RETRY).await;
+            }
+        }
+    };
+    info!(
+        postgresql = capabilities.server_version_text,
+        timescaledb = capabilities.timescaledb.as_deref().unwrap_or("none"),
+        direct_compress = capabilities.direct_compress(database.is_columnstore_wanted),
+        "database prepared"
+    );
+    ready.send_replace(true);
+    let mut ticks = interval(MAINTAIN_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(failure) = maintain(&database).await {
+            warn!(error = %failure, "tables could not be maintained; will try again");
+        }
+    }
+}
+
+async fn maintain(database: &Database) -> Result<(), store::Error> {
+    let connection = store::Connector::new(database, "maintain")?.connect().await?;
+    let capabilities = store::Capabilities::read(&connection).await?;
+    store::policies::maintain(&connection, &capabilities, database).await
+}
+
 /// Writes what a venue says of its instruments into the database.
-async fn describe(database: &Database, venue: &str, list: &[Instrument]) -> Result<(), store::Error> {
+async fn describe(
+    database: &Database,
+    mut schema: watch::Receiver<bool>,
+    venue: &str,
+    list: &[Instrument],
+) -> Result<(), store::Error> {
+    if schema.wait_for(|is_ready| *is_ready).await.is_err() {
+        return Ok(()); // The daemon is stopping.
+    }
     let connection = store::Connector::new(database, "instruments")?.connect().await?;
     let counts = store::instruments::enrich(&connection, venue, list).await?;
     info!(venue, ?counts, "instruments described");
@@ -371,6 +422,10 @@ async fn gauges(board: Arc<Board>, journal: Arc<Journal>, writers: writer::Obser
 
 /// How long the endpoint may take to end.
 const API_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between tries to prepare the database.
+const PREPARE_RETRY: Duration = Duration::from_secs(2);
+/// How often tables are maintained.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Between tries to fetch an instrument list.
 const LIST_RETRY: Duration = Duration::from_secs(15);
 /// Instrument lists that may wait to be taken up.

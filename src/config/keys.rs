@@ -256,7 +256,7 @@ pub(super) const DAEMON: &[Key] = &[
     key(
         "http.listen",
         Kind::Address,
-        Some("127.0.0.1:9470"),
+        Some("127.0.0.1:9464"),
         "Where `/metrics`, `/livez`, `/readyz` and `/status` listen.",
         "No password protects it: open it to others only behind something that asks for one.",
     ),

@@ -113,7 +113,7 @@ impl Kind {
             Self::ChoiceOrNumbers { words, end, len_max } => {
                 format!("{} or a list of at most {len_max} numbers below {end}", words.join(" or "))
             }
-            Self::Address => "an IP address and port such as 127.0.0.1:9470".into(),
+            Self::Address => "an IP address and port such as 127.0.0.1:9464".into(),
             Self::Path => "the path of a file or folder".into(),
             Self::Filter => {
                 "error, warn, info, debug, trace or off, or a list such as info,tapeway::journal=debug".into()

@@ -4,11 +4,9 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use proptest::prelude::*;
 use tapeway_exchanges::{
-    adapter::{Adapter, LanePlan},
-    config::{Limits, VenueConfig},
+    config::Limits,
     event::Channel,
-    metadata::Source,
-    venue::{Proof, VenueSpec},
+    venue::{VENUES, VenueSpec},
 };
 use tempfile::TempDir;
 
@@ -17,8 +15,10 @@ use super::{
     values::Values,
 };
 
-static REGISTRY: &[VenueSpec] = &[acme("acme", &[10, 100]), acme("acme-spot", &[])];
+static REGISTRY: &[VenueSpec] =
+    &[acme("acme", &[10, 100]), acme("acme-spot", &[]), VenueSpec { channels: &[], ..acme("acme-old", &[]) }];
 
+/// What a venue of ours is, with a name and offers that no change of ours touches.
 const fn acme(name: &'static str, book_depths: &'static [u32]) -> VenueSpec {
     VenueSpec {
         name,
@@ -35,10 +35,7 @@ const fn acme(name: &'static str, book_depths: &'static [u32]) -> VenueSpec {
             silence: Duration::from_secs(60),
             lifetime: Some(Duration::from_secs(86_400)),
         },
-        proof: |_| Proof::Contiguous,
-        build: || -> Box<dyn Adapter> { unreachable!("reading a file builds no adapter") },
-        plan: |_: &VenueConfig, _: &[LanePlan]| Vec::new(),
-        metadata: Source::Http { path: "/", weight: 1, parse: |_| Ok(Vec::new()) },
+        ..VENUES[0]
     }
 }
 
@@ -102,7 +99,7 @@ mod accepted {
         assert_eq!(config.journal.segment_bytes_max, 64 << 20);
         assert_eq!(config.writer.threads, None);
         assert_eq!(config.writer.pin, Pin::Auto);
-        assert_eq!(config.http.listen, "127.0.0.1:9470".parse().unwrap());
+        assert_eq!(config.http.listen, "127.0.0.1:9464".parse().unwrap());
         assert!(config.http.listen.ip().is_loopback());
         assert_eq!(config.database.tables.keys().collect::<Vec<_>>(), ["book_deltas", "quotes", "trades"]);
         assert_eq!(config.database.tables["trades"].drop_after, None);
@@ -272,7 +269,7 @@ mod refused {
                 "tapeway.yaml:3: writer.batch_rows_max: found `0`, allowed a whole number from 1 to 100000",
                 "tapeway.yaml:4: writer.pin: found `x`, allowed a whole number from 0 to 1023",
                 "tapeway.yaml:5: writer.batch_age_max: found `5`, allowed a time from 1ms to 1m (ms, s, m, h, d)",
-                "tapeway.yaml:6: http.listen: found `localhost`, allowed an IP address and port such as 127.0.0.1:9470",
+                "tapeway.yaml:6: http.listen: found `localhost`, allowed an IP address and port such as 127.0.0.1:9464",
                 "tapeway.yaml:7: logging.format: found `xml`, allowed text or json",
                 "tapeway.yaml:7: logging.level: found `inof`, allowed error, warn, info, debug, trace or off, or a \
                  list such as info,tapeway::journal=debug",
@@ -423,6 +420,8 @@ mod refused {
             files.problems(),
             ["exchanges/acme-spot.yaml:1: book_depth: found 10, allowed no book_depth: acme-spot gives no choice"]
         );
+        let files = Files::new(URL).with("exchanges/acme-old.yaml", "");
+        assert_eq!(files.problems(), ["exchanges/acme-old.yaml: found the venue acme-old, allowed acme, acme-spot"]);
         let files = Files::new(URL).with("exchanges/acme.yml", "");
         assert_eq!(files.problems(), ["exchanges/acme.yml: found the ending .yml, allowed the ending .yaml"]);
     }
@@ -530,13 +529,66 @@ mod shipped {
     }
 
     #[test]
-    fn venue_files_show_every_key() {
-        for entry in fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/exchanges")).unwrap() {
-            let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+    fn the_settings_of_the_compose_file_are_settings() {
+        let values = read("deploy/compose/tapeway.yaml", keys::DAEMON);
+        assert_eq!(values.file("database.password_file"), Some("/run/secrets/database_password".into()));
+        assert!(!values.address("http.listen").ip().is_loopback());
+    }
+
+    #[test]
+    fn every_venue_has_a_file_and_all_of_them_load() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config");
+        let config = load(&folder, &|_| None, VENUES).unwrap();
+        assert!(config.venues.len() >= 4, "{config:?}");
+        assert_eq!(venue_files().len(), live_venues().count());
+    }
+
+    /// Each key is there, live or behind a `#`; and what is behind a `#` would be right without it.
+    #[test]
+    fn venue_files_show_every_key_with_a_value_that_is_allowed() {
+        for spec in live_venues() {
+            let text = text(&format!("config/exchanges/{}.yaml", spec.name));
             for key in keys::VENUE {
                 let name = key.path.rsplit_once('.').map_or(key.path, |(_, name)| name);
-                assert!(text.contains(&format!("{name}: ")) || text.contains(&format!("{name}:\n")), "{}", key.path);
+                assert!(text.contains(name), "{}: {}", spec.name, key.path);
             }
+            assert!(text.contains(&format!("# ws_url: {}\n", spec.ws_url)), "{}", spec.name);
+            assert!(text.contains(&format!("# http_url: {}\n", spec.http_url)), "{}", spec.name);
+            let files = Files::new(URL).with(&format!("exchanges/{}.yaml", spec.name), &without_marks(&text));
+            assert!(
+                load(files.0.path(), &|_| None, VENUES).is_ok(),
+                "{}: {:?}",
+                spec.name,
+                load(files.0.path(), &|_| None, VENUES)
+            );
         }
+    }
+
+    /// The text with the `#` taken from before every key of which there is no live line.
+    fn without_marks(text: &str) -> String {
+        let key_of = |line: &str| {
+            keys::VENUE.iter().find_map(|key| {
+                let name = key.path.rsplit_once('.').map_or(key.path, |(_, name)| name);
+                line.trim_start().starts_with(&format!("{name}:")).then_some(name)
+            })
+        };
+        let live: Vec<_> = text.lines().filter_map(key_of).collect();
+        let lines = text.lines().map(|line| {
+            let bare = line.replacen("# ", "", 1);
+            let is_choice =
+                line.trim_start().starts_with("# ") && key_of(&bare).is_some_and(|key| !live.contains(&key));
+            if is_choice { bare + "\n" } else { format!("{line}\n") }
+        });
+        lines.collect()
+    }
+
+    /// Venues that can be recorded, and not only read from recordings.
+    fn live_venues() -> impl Iterator<Item = &'static VenueSpec> {
+        VENUES.iter().filter(|spec| !spec.channels.is_empty())
+    }
+
+    fn venue_files() -> Vec<PathBuf> {
+        let entries = fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/exchanges")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
     }
 }

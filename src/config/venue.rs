@@ -21,8 +21,10 @@ pub(super) fn read(
     problems: &mut Problems,
 ) -> Option<Venue> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    let Some(spec) = registry.iter().find(|spec| spec.name == name) else {
-        let names: Vec<&str> = registry.iter().map(|spec| spec.name).collect();
+    // A venue without channels is there for recordings alone.
+    let live = registry.iter().filter(|spec| !spec.channels.is_empty());
+    let Some(spec) = live.clone().find(|spec| spec.name == name) else {
+        let names: Vec<&str> = live.map(|spec| spec.name).collect();
         let near = nearest(&name, &names).map(|name| format!("; the nearest is {name}")).unwrap_or_default();
         problems.add(of_file(file, format!("the venue {name}"), format!("{}{near}", names.join(", "))));
         return None;

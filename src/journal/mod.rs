@@ -46,10 +46,12 @@ mod lock;
 mod reader;
 mod record;
 mod recover;
+mod repair;
 mod retain;
 mod segment;
 mod space;
 mod status;
+mod verify;
 mod worker;
 
 pub use self::{
@@ -60,10 +62,12 @@ pub use self::{
     reader::Reader,
     record::RECORD_BYTES_MAX,
     recover::{Cut, Recovered, Scan},
+    repair::{Repaired, repair},
     retain::Pass,
     segment::{Head, STATE_BYTES_MAX, SegmentFile},
     space::Space,
     status::LaneStatus,
+    verify::{LaneReport, verify},
 };
 
 use self::{
@@ -184,14 +188,16 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] when the folder cannot be listed; [`Error::Foreign`] when a lane's identity is damaged.
+    /// [`Error::Io`] when the folder cannot be listed; [`Error::Foreign`] when a lane's identity is damaged and
+    /// no segment tells it.
     pub fn found(&self) -> Result<Vec<Identity>, Error> {
         let mut found = Vec::new();
         for entry in self.disk.list(&self.dir).map_err(Error::io("list", &self.dir))? {
             if !entry.is_dir {
                 continue;
             }
-            found.extend(Identity::read(self.disk.as_ref(), &self.dir.join(&entry.name))?);
+            let told = recover::told(self.disk.as_ref(), &self.dir.join(&entry.name))?;
+            found.extend(told.map(|(identity, _)| identity));
         }
         found.sort_by(|a, b| a.lane.cmp(&b.lane));
         Ok(found)

@@ -140,22 +140,19 @@ impl Scan {
 /// [`Error::Foreign`] when the folder is of another lane, or its identity is damaged and no segment tells it.
 pub(crate) fn identity(disk: &dyn Disk, dir: &Path, venue: &str, lane: &str) -> Result<Identity, Error> {
     disk.create_dir(dir).map_err(Error::io("make the folder", dir))?;
-    let found = match Identity::read(disk, dir) {
-        Ok(Some(identity)) => identity,
-        missing @ (Ok(None) | Err(Error::Foreign { .. })) => match from_segments(disk, dir)? {
-            Some(identity) => {
+    let found = match told(disk, dir)? {
+        Some((identity, is_written)) => {
+            if !is_written {
                 warn!(lane, "lane.id is missing or damaged: written anew from a segment's head");
                 identity.write(disk, dir)?;
-                identity
             }
-            None => {
-                missing?;
-                let identity = Identity::new(venue, lane);
-                identity.write(disk, dir)?;
-                identity
-            }
-        },
-        Err(error) => return Err(error),
+            identity
+        }
+        None => {
+            let identity = Identity::new(venue, lane);
+            identity.write(disk, dir)?;
+            identity
+        }
     };
     if (found.venue.as_str(), found.lane.as_str()) != (venue, lane) {
         return Err(Error::Foreign {
@@ -166,6 +163,27 @@ pub(crate) fn identity(disk: &dyn Disk, dir: &Path, venue: &str, lane: &str) -> 
         });
     }
     Ok(found)
+}
+
+/// The identity of a lane's folder, and whether its own file tells it; else the head of a segment does. `None` for
+/// a folder without either.
+///
+/// # Errors
+///
+/// [`Error::Foreign`] when the file is damaged and no segment helps; [`Error::Io`].
+pub(crate) fn told(disk: &dyn Disk, dir: &Path) -> Result<Option<(Identity, bool)>, Error> {
+    let missing = match Identity::read(disk, dir) {
+        Ok(Some(identity)) => return Ok(Some((identity, true))),
+        Ok(None) => None,
+        Err(error @ Error::Foreign { .. }) => Some(error),
+        Err(error) => return Err(error),
+    };
+    for segment in SegmentFile::list(disk, dir)?.iter().rev() {
+        if let Ok(head) = Cursor::head(disk, segment)? {
+            return Ok(Some((head.identity, false)));
+        }
+    }
+    missing.map_or(Ok(None), Err)
 }
 
 /// Recovers a lane's folder. `is_suspect`: a write or sync failed on it in this process, so what can be read is
@@ -291,15 +309,6 @@ fn clear_suspect(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         Ok(()) | Err(_) => disk.sync_dir(dir).map_err(Error::io("sync the folder", dir)),
     }
-}
-
-fn from_segments(disk: &dyn Disk, dir: &Path) -> Result<Option<Identity>, Error> {
-    for segment in SegmentFile::list(disk, dir)?.iter().rev() {
-        if let Ok(head) = Cursor::head(disk, segment)? {
-            return Ok(Some(head.identity));
-        }
-    }
-    Ok(None)
 }
 
 fn log(identity: &Identity, recovered: &Recovered) {

@@ -122,11 +122,6 @@ impl Intake {
         &mut self.decoder
     }
 
-    /// The lane's journal, for its state.
-    pub(super) fn journal(&mut self) -> &mut LaneJournal {
-        &mut self.journal
-    }
-
     /// The session's metrics.
     pub(super) fn metrics(&self) -> &SessionMetrics {
         &self.metrics

@@ -130,6 +130,12 @@ impl Handle {
         }
     }
 
+    /// How each thread stands now.
+    #[must_use]
+    pub fn states(&self) -> Vec<ShardState> {
+        self.observer().read()
+    }
+
     /// A view of how each thread stands, for as long as one likes.
     #[must_use]
     pub fn observer(&self) -> Observer {

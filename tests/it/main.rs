@@ -5,6 +5,7 @@ mod catch_up;
 mod cluster;
 mod feeding;
 mod journal;
+mod loopback;
 mod ops;
 mod proxy;
 mod store;

@@ -16,6 +16,7 @@ use tapeway_exchanges::{
     input::Kind,
 };
 
+mod command;
 mod crash;
 mod damage;
 mod files;

@@ -8,7 +8,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::text;
+use super::{files, text};
 
 /// One metric as the source declares it.
 #[derive(Debug)]
@@ -25,10 +25,10 @@ enum Kind {
     Histogram,
 }
 
-/// Every `pub const NAME: &str = "tapeway_..."` with the labels its doc names (`Labels: venue, lane.`) and the
-/// kind it is described as.
+/// Every `pub const NAME: &str = "tapeway_..."` of the metrics' files, with the labels its doc names (`Labels: venue,
+/// lane.`) and the kind it is described as.
 pub(super) fn metrics() -> Vec<Metric> {
-    let source = text("src/metrics.rs");
+    let source: String = files("src/metrics").iter().map(text).collect();
     let mut doc = String::new();
     let mut found = Vec::new();
     for line in source.lines() {
@@ -39,15 +39,24 @@ pub(super) fn metrics() -> Vec<Metric> {
         let constant = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(": &str = \"tapeway_"));
         if let Some((constant, rest)) = constant {
             let name = format!("tapeway_{}", rest.trim_end_matches("\";"));
-            let labels =
-                doc.split_once("Labels: ").and_then(|(_, rest)| rest.split_once('.')).map(|(labels, _)| labels);
-            let labels = labels.unwrap_or_default().split(", ").filter(|label| !label.is_empty()).map(str::to_owned);
-            found.push(Metric { name, kind: kind(&source, constant), labels: labels.collect() });
+            found.push(Metric { name, kind: kind(&source, constant), labels: labels(&doc) });
         }
         doc.clear();
     }
-    assert!(found.len() >= 20, "src/metrics.rs is not written as this test reads it: {found:?}");
+    assert!(found.len() >= 20, "src/metrics is not written as this test reads it: {found:?}");
     found
+}
+
+/// What follows `Label: ` or `Labels: ` in a doc, without what stands in brackets.
+fn labels(doc: &str) -> Vec<String> {
+    let Some((_, list)) = doc.split_once("Labels: ").or_else(|| doc.split_once("Label: ")) else { return Vec::new() };
+    let mut depth = 0;
+    let outside = list.chars().filter(|c| {
+        depth += i32::from(*c == '(') - i32::from(*c == ')');
+        depth == 0 && !matches!(c, ')' | '`' | ' ')
+    });
+    let list: String = outside.take_while(|c| *c != '.').collect();
+    list.split(',').map(str::to_owned).collect()
 }
 
 fn kind(source: &str, constant: &str) -> Kind {

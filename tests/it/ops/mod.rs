@@ -36,7 +36,7 @@ fn every_alert_test_passes() {
 #[test]
 fn every_alert_has_a_test_that_fires_and_one_that_does_not_and_a_section() {
     let rules = text("prometheus/rules/tapeway.yml");
-    let tests: String = files("prometheus/tests").iter().map(|file| text(file)).collect();
+    let tests: String = files("prometheus/tests").iter().map(text).collect();
     let page = text("docs/operating.md");
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() >= 10, "{alerts:?}");
@@ -66,7 +66,7 @@ fn every_metric_named_outside_the_code_is_exported_and_every_exported_one_is_loo
     assert!(!panels.is_empty() && !rules.is_empty());
     for (place, used) in [("rules", &rules), ("tests", &tests), ("dashboards", &panels)] {
         let unknown: Vec<_> = used.iter().filter(|name| !is_exported(name, &exported)).collect();
-        assert!(unknown.is_empty(), "prometheus {place} use names that src/metrics.rs does not export: {unknown:?}");
+        assert!(unknown.is_empty(), "prometheus {place} use names that src/metrics does not export: {unknown:?}");
     }
     let watched: BTreeSet<&String> = rules.union(&panels).collect();
     let idle: Vec<_> = exported.iter().filter(|name| !watched.iter().any(|used| base(used) == *name)).collect();
@@ -87,6 +87,23 @@ fn dashboards_are_json_with_unique_ids_and_known_data_sources() {
             assert!(!panel["description"].as_str().unwrap().is_empty(), "{} has no description", panel["title"]);
         }
     }
+}
+
+#[test]
+fn yaml_files_are_yaml_and_compose_publishes_to_this_machine_only() {
+    let mut yaml = files("grafana/provisioning/datasources");
+    yaml.extend(files("grafana/provisioning/dashboards"));
+    yaml.push("compose.yaml".into());
+    for file in yaml {
+        let text = text(&file);
+        for event in saphyr_parser::Parser::new_from_iter(text.chars()) {
+            event.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+    }
+    let compose = text("compose.yaml");
+    let ports: Vec<&str> = compose.lines().filter_map(|line| line.trim().strip_prefix("ports: ")).collect();
+    assert!(ports.len() >= 4, "{ports:?}");
+    assert!(ports.iter().all(|ports| ports.starts_with("[\"127.0.0.1:")), "{ports:?}");
 }
 
 /// Metric names in a text, without those of histograms' parts.

@@ -61,7 +61,7 @@ pub(super) const SPEC: VenueSpec = VenueSpec {
     build: || Box::new(Kraken::new()),
     plan: |config, current| spread(config, "/v2", current),
     tag_of_url: |_| None,
-    metadata: Source::WebSocket { subscribe: metadata::SUBSCRIBE, parse: metadata::parse },
+    metadata: Source::WebSocket { path: "/v2", subscribe: metadata::SUBSCRIBE, parse: metadata::parse },
 };
 
 /// The adapter of one lane.
