@@ -47,8 +47,12 @@ type Key = (String, String);
 pub(crate) fn check(truth: &Path, cluster: &Cluster, seed: u32) -> Named {
     let trades = seen(cluster, "trades", "trade_id", "");
     let updates = seen(cluster, "book_deltas", "seq", "WHERE flags & 2 = 0 AND seq IS NOT NULL");
-    let moments =
-        seen(cluster, "book_deltas", "(extract(epoch FROM time) * 1000000)::bigint", "WHERE flags & 2 = 0 AND seq IS NULL");
+    let moments = seen(
+        cluster,
+        "book_deltas",
+        "(extract(epoch FROM time) * 1000000)::bigint",
+        "WHERE flags & 2 = 0 AND seq IS NULL",
+    );
     let (trade_gaps, book_gaps) = (gaps(cluster, "trades"), gaps(cluster, "book"));
     let mut named = Named::default();
     for line in BufReader::new(File::open(truth).unwrap()).lines() {
@@ -57,18 +61,31 @@ pub(crate) fn check(truth: &Path, cluster: &Cluster, seed: u32) -> Named {
         match (line.kind.as_str(), line.id, line.u) {
             ("trade", Some(id), _) if is_missed(&trades, &key, id) => {
                 let is_named = named_by_id(&trade_gaps, &key, id);
-                assert!(is_named, "SEED={seed}: trade {id} of {key:?} is missing and in no gap: {:?}", trade_gaps.get(&key));
+                assert!(
+                    is_named,
+                    "SEED={seed}: trade {id} of {key:?} is missing and in no gap: {:?}",
+                    trade_gaps.get(&key)
+                );
                 named.trades += 1;
             }
             ("book", _, Some(u)) if has_levels(&line) && is_missed(&updates, &key, u) => {
                 let is_named = named_by_id(&book_gaps, &key, u);
-                assert!(is_named, "SEED={seed}: book update {u} of {key:?} is missing and in no gap: {:?}", book_gaps.get(&key));
+                assert!(
+                    is_named,
+                    "SEED={seed}: book update {u} of {key:?} is missing and in no gap: {:?}",
+                    book_gaps.get(&key)
+                );
                 named.books += 1;
             }
             ("book", _, None) if has_levels(&line) && is_missed(&moments, &key, line.time_us) => {
                 let in_gap = |gap: &Gap| (gap.times.0..=gap.times.1).contains(&line.time_us);
                 let is_named = book_gaps.get(&key).is_some_and(|gaps| gaps.iter().any(in_gap));
-                assert!(is_named, "SEED={seed}: the book of {key:?} at {} is missing and in no gap: {:?}", line.time_us, book_gaps.get(&key));
+                assert!(
+                    is_named,
+                    "SEED={seed}: the book of {key:?} at {} is missing and in no gap: {:?}",
+                    line.time_us,
+                    book_gaps.get(&key)
+                );
                 named.books += 1;
             }
             _ => {}

@@ -106,7 +106,9 @@ fn each_row(lane: &str, chunk: &Events, each: &mut impl FnMut(String)) {
     for Quote { frame, symbol, flags, time, bid, ask, seq } in &chunk.quotes {
         let (head, seq) = (head('q', *frame, *symbol), id(*seq));
         let pair = |side: &Option<_>| {
-            side.map_or("|".into(), |(price, qty): (rust_decimal::Decimal, rust_decimal::Decimal)| format!("{price}|{qty}"))
+            side.map_or("|".into(), |(price, qty): (rust_decimal::Decimal, rust_decimal::Decimal)| {
+                format!("{price}|{qty}")
+            })
         };
         each(format!("{head}|{}|{}|{}|{seq}|{}", time.0, pair(bid), pair(ask), flags.0));
     }
