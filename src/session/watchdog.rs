@@ -199,6 +199,9 @@ mod tests {
     /// Runs both for `until` seconds, then only the first; returns the first finding and its second.
     fn first_finding(watchdog: &mut Watchdog, every: i64, until: i64) -> Option<(i64, Finding)> {
         let mut subscriptions = subscribed();
+        for symbol in [BUSY, QUIET] {
+            subscriptions.acknowledge(Channel::Trades, symbol);
+        }
         for second in 1..4_000 {
             subscriptions.delivered(Channel::Trades, BUSY, at(second));
             if second < until && second % every == 0 {

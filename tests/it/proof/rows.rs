@@ -18,7 +18,7 @@ use tapeway_exchanges::{
 use crate::cluster::Cluster;
 
 /// Panics unless both are the same multiset; returns how many rows there are.
-pub(crate) fn compare(journal_dir: &Path, cluster: &Cluster, seed: u32) -> u64 {
+pub(crate) fn compare(journal_dir: &Path, (cluster, database): (&Cluster, &str), told: &str) -> u64 {
     let mut tally: HashMap<String, i64> = HashMap::new();
     let mut count = 0;
     each_journaled_row(journal_dir, |row| {
@@ -26,7 +26,7 @@ pub(crate) fn compare(journal_dir: &Path, cluster: &Cluster, seed: u32) -> u64 {
         count += 1;
     });
     for query in QUERIES {
-        for row in cluster.psql("proof", query).lines() {
+        for row in cluster.psql(database, query).lines() {
             match tally.get_mut(row) {
                 Some(left) if *left > 1 => *left -= 1,
                 Some(1) => drop(tally.remove(row)),
@@ -39,17 +39,17 @@ pub(crate) fn compare(journal_dir: &Path, cluster: &Cluster, seed: u32) -> u64 {
     let examples: Vec<_> = tally.iter().take(10).collect();
     assert!(
         tally.is_empty(),
-        "SEED={seed}: of {count} rows {missing} are missing and {surplus} are doubled or invented \
+        "{told}: of {count} rows {missing} are missing and {surplus} are doubled or invented \
          (positive: missing): {examples:#?}"
     );
     let identity = cluster.psql(
-        "proof",
+        database,
         "SELECT count(*) FROM audit.watermarks w WHERE rejected <> 0 OR rows_total <>
              (SELECT count(*) FROM market_data.trades t WHERE t.lane_id = w.lane_id)
            + (SELECT count(*) FROM market_data.book_deltas t WHERE t.lane_id = w.lane_id)
            + (SELECT count(*) FROM market_data.quotes t WHERE t.lane_id = w.lane_id)",
     );
-    assert_eq!(identity.trim(), "0", "SEED={seed}: a watermark's row count is not the number of its rows");
+    assert_eq!(identity.trim(), "0", "{told}: a watermark's row count is not the number of its rows");
     count
 }
 
