@@ -67,6 +67,7 @@ struct Coinbase {
     json: Json,
     lane: Lane,
     subscriptions: Subscriptions,
+    asked: subscribe::Asked,
     resyncs: Resyncs,
     /// The lane's symbols as of the last input, for resyncs that wait for a tick.
     names: Symbols,
@@ -93,6 +94,7 @@ impl Coinbase {
             json: Json::new(),
             lane: Lane::default(),
             subscriptions: Subscriptions::default(),
+            asked: subscribe::Asked::default(),
             resyncs: Resyncs::default(),
             names: Symbols::default(),
         }
@@ -146,11 +148,13 @@ impl Adapter for Coinbase {
             self.interrupt(Cause::Downtime, out);
         }
         self.subscriptions.clear();
+        self.asked.reset();
         self.resyncs.reset();
         let products = symbols_of(plan, out);
         self.lane.plan = Some(plan.clone());
         let Outbox { symbols, actions, .. } = out;
-        subscribe::subscribe(at.received, &plan.channels, &products, (symbols, &mut self.subscriptions), actions);
+        let Self { asked, subscriptions, .. } = self;
+        asked.subscribe(at.received, &plan.channels, &products, (symbols, subscriptions), actions);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -163,7 +167,7 @@ impl Adapter for Coinbase {
             let begun: Vec<_> = new.iter().filter(|symbol| is && !(was && old.contains(symbol))).copied().collect();
             let Outbox { symbols, actions, .. } = &mut *out;
             subscribe::unsubscribe(&[channel], &ended, (symbols, &mut self.subscriptions), actions);
-            subscribe::subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
+            self.asked.subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
             for symbol in ended {
                 let market = self.lane.markets.entry(symbol);
                 match channel {
@@ -176,7 +180,7 @@ impl Adapter for Coinbase {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { json, lane, subscriptions, .. } = self;
+        let Self { json, lane, subscriptions, asked, .. } = self;
         let result = json.read(bytes, |root| match wire::read(root)? {
             Message::Update { product, time, changes } => {
                 let symbol = out.symbols.intern(product)?;
@@ -203,10 +207,12 @@ impl Adapter for Coinbase {
             }
             Message::Subscriptions(channels) => {
                 subscribe::listed(channels, &out.symbols, subscriptions);
+                asked.listed(subscriptions);
                 Ok(())
             }
             Message::Refusal { reason } => {
-                subscriptions.refuse_unanswered(&reason, |symbol| reason.contains(&**out.symbols.name(symbol)));
+                let Outbox { symbols, actions, .. } = &mut *out;
+                asked.refused(at.received, &reason, (symbols, subscriptions), actions);
                 Err(FrameError::Refused { what: "a subscription".into(), reason })
             }
             Message::Other => Ok(()),
