@@ -141,7 +141,7 @@ fn a_reader_follows_a_writer_while_segments_are_compressed_and_removed() {
     let mut config = config(dir.path());
     config.is_compressed = true;
     config.segment_bytes_max = 20_000;
-    config.keep_for = std::time::Duration::ZERO;
+    config.keep_for = Duration::ZERO;
     let journal = Journal::open(&config).unwrap();
     let (mut lane, _) = lane(&journal);
     begin(&mut lane);
