@@ -42,6 +42,13 @@ impl OpenGaps {
         }
     }
 
+    /// Emits the end of every open gap as unhealable: the book is no longer recorded.
+    pub(crate) fn give_up(&mut self, out: &mut Outbox, symbol: SymbolIx) {
+        for gap in self.0.drain(..) {
+            push_closed(out, symbol, gap, GapEnd::Unhealable, None, None);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -69,6 +69,13 @@ impl Inband {
         self.is_live = false;
     }
 
+    /// The book is no longer recorded: nothing of it is missed from here on.
+    pub(crate) fn on_end(&mut self, symbol: SymbolIx, out: &mut Outbox) {
+        self.gaps.give_up(out, symbol);
+        self.is_live = false;
+        self.has_delivered = false;
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         self.is_live
     }

@@ -57,6 +57,11 @@ pub(crate) fn streams_of(plan: &LanePlan, out: &mut Outbox) -> Vec<(Channel, Sym
     symbols.flat_map(|symbol| plan.channels.iter().map(move |channel| (*channel, symbol))).collect()
 }
 
+/// Whether the open connection's plan asks for a symbol's book. Without a plan (a recording) all are meant.
+pub(crate) fn has_book(plan: Option<&LanePlan>, name: &str) -> bool {
+    plan.is_none_or(|plan| plan.channels.contains(&Channel::Book) && plan.symbols.iter().any(|symbol| symbol == name))
+}
+
 /// `base` with `path` behind it, unless `base` has a path already.
 #[must_use]
 pub fn endpoint(base: &str, path: &str) -> String {

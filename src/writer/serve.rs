@@ -12,7 +12,7 @@ use std::{
 
 use tapeway_exchanges::ids::Nanos;
 use tokio::task::yield_now;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     batch::{Encoder, Piece, Poison, Sealed, refused_row},
@@ -150,9 +150,11 @@ impl Shard {
         any
     }
 
-    /// Claims lanes that are not, and reads how far they are.
+    /// Looks whether the connection lives, claims lanes that are not claimed, and reads how far they are.
     async fn claim(&mut self, session: &Session) -> Result<(), Failure> {
         let connection = &session.connection;
+        // With nothing to write, this is how a dead connection is noticed.
+        connection.run("heartbeat", "").await?;
         for feed in &mut self.feeds {
             if !matches!(feed.claim, Claim::Unclaimed | Claim::Standby) || feed.is_leaving && is_committed(&feed.lane) {
                 continue;
@@ -273,7 +275,12 @@ impl Shard {
         let (sealed, _, result) = write(session, sealed).await;
         match result {
             Ok(()) => {
-                warn!(shard = self.index, refused = sealed.refused.len(), took = ?begun.elapsed(), "batch committed without the refused rows");
+                error!(
+                    shard = self.index,
+                    refused = sealed.refused.len(),
+                    took = ?begun.elapsed(),
+                    "rows refused by the database are in audit.rejects; the rest of the batch is committed"
+                );
                 self.committed(sealed, begun.elapsed());
                 Ok(())
             }

@@ -1,13 +1,13 @@
 //! All integration tests, in one binary: each module states the rule it tests.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
-
 mod catch_up;
 mod cluster;
 mod feeding;
 mod journal;
 mod loopback;
 mod ops;
+mod proof;
 mod proxy;
 mod recordings;
 mod store;

@@ -225,3 +225,57 @@ fn instruments_get_one_number_each_and_their_history_is_kept() {
         assert_eq!(history, "S0|0.10|t|f\nS0|0.01|t|t\nS1|0.5|t|f\nS1|0.5|f|t\n");
     });
 }
+
+/// A certificate authority and a server certificate for `name` by it, as PEM: authority, certificate, key.
+fn certificates(name: &str) -> (String, String, String) {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority of {name}"));
+    let ca_pem = params.self_signed(&ca_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(params, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    (ca_pem, certificate.pem(), key.serialize_pem())
+}
+
+/// libpq's table of sslmode: what is encrypted, what is checked.
+#[test]
+fn sslmode_means_what_libpq_means_by_it() {
+    let Some(cluster) = Cluster::start(Flavor::Plain) else { return };
+    let plain = cluster.database("tls");
+    let try_with = |mode: &str, host: &str, ca_file: Option<&std::path::Path>| {
+        let mut database = plain.clone();
+        let url = format!("postgresql://postgres@{host}:{}/tls?sslmode={mode}", cluster.port);
+        database.url = tapeway::config::Secret::new(url);
+        database.ca_file = ca_file.map(Into::into);
+        block_on(async {
+            let connection = store::Connector::new(&database, "test")?.connect().await?;
+            let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+            Ok::<bool, store::Error>(connection.query_one("ssl", sql, &[]).await?.get(0))
+        })
+    };
+    assert!(!try_with("prefer", "127.0.0.1", None).unwrap(), "a server without TLS is taken by prefer");
+    assert!(try_with("require", "127.0.0.1", None).is_err(), "and refused by require");
+
+    let (authority, certificate, key) = certificates("localhost");
+    cluster.serve_tls(&certificate, &key);
+    let folder = tempfile::tempdir().unwrap();
+    let (right, wrong) = (folder.path().join("right.pem"), folder.path().join("wrong.pem"));
+    std::fs::write(&right, authority).unwrap();
+    std::fs::write(&wrong, certificates("localhost").0).unwrap();
+    assert!(!try_with("disable", "localhost", None).unwrap());
+    assert!(try_with("prefer", "127.0.0.1", None).unwrap());
+    assert!(try_with("require", "127.0.0.1", None).unwrap());
+    assert!(try_with("verify-ca", "127.0.0.1", Some(&right)).unwrap(), "the name does not matter to verify-ca");
+    assert!(try_with("verify-full", "localhost", Some(&right)).unwrap());
+    let of = |result: Result<bool, store::Error>| result.unwrap_err().to_string();
+    assert!(of(try_with("verify-full", "127.0.0.1", Some(&right))).contains("certificate"));
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let error = of(try_with(mode, "localhost", Some(&wrong)));
+        assert!(error.contains("certificate"), "{mode}: {error}");
+    }
+    assert!(of(try_with("verify-full", "localhost", Some(&folder.path().join("none.pem")))).contains("none.pem"));
+    std::fs::write(&wrong, "not a certificate").unwrap();
+    assert!(of(try_with("verify-full", "localhost", Some(&wrong))).contains("no certificate found"));
+}

@@ -329,6 +329,20 @@ fn a_stop_names_the_lanes_it_left() {
 }
 
 #[test]
+fn a_database_that_goes_away_is_noticed_with_nothing_to_write() {
+    let Some(cluster) = Cluster::start(Flavor::Plain) else { return };
+    let database = prepared(&cluster, "quiet");
+    let lane = lane("acme.0", 1, 8);
+    let handle = writer::start(&settings(1, 100), &database, vec![lane]).unwrap();
+    until(|| states(&handle)[0].is_database_up, || format!("{:?}", states(&handle)));
+    cluster.stop();
+    until(|| !states(&handle)[0].is_database_up, || format!("{:?}", states(&handle)));
+    cluster.up();
+    until(|| states(&handle)[0].is_database_up, || format!("{:?}", states(&handle)));
+    assert_eq!(stop(handle, feeding::PATIENCE), []);
+}
+
+#[test]
 fn refused_rows_are_named_and_the_others_flow_on() {
     on_each(|cluster, flavor| {
         let database = prepared(cluster, "poison");

@@ -270,6 +270,19 @@ mod subscriptions {
     }
 
     #[test]
+    fn an_instrument_taken_out_of_the_plan_leaves_no_gap_and_asks_for_nothing() {
+        let mut lane = lane(SPOT);
+        lane.text(&spot_delta(101, 103));
+        lane.text(&spot_delta(105, 106));
+        let lines = events(lane.plan(&plan(SPOT, &["ETHUSDT"])));
+        assert!(lines.len() == 1 && has(&lines, "book sequence unhealable"), "{lines:?}");
+        assert!(lane.http("depth:BTCUSDT", 200, &snapshot(106)).is_empty());
+        assert!(lane.http("depth:BTCUSDT", 500, "").is_empty());
+        lane.text(&spot_delta(107, 108));
+        assert!(!has(&lane.close(CloseKind::Lost), "gap"));
+    }
+
+    #[test]
     fn a_changed_plan_sends_the_difference_alone() {
         let mut lane = lane(SPOT);
         let lines = lane.plan(&plan(SPOT, &["ETHUSDT"]));

@@ -18,7 +18,7 @@ use crate::{
     json::Json,
     metadata::Source,
     number,
-    plan::{spread, streams_of},
+    plan::{has_book, spread, streams_of},
     subscription::Subscriptions,
     trades::TradeIds,
 };
@@ -202,7 +202,11 @@ impl Binance {
     /// The connection is gone: books are not whole any more, trades go on by their ids.
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
         for (symbol, market) in self.lane.markets.iter_mut() {
-            market.book.on_close(symbol, cause, out);
+            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
+                market.book.on_close(symbol, cause, out);
+            } else {
+                market.book.on_end(symbol, out);
+            }
             market.trades.interrupt(cause);
         }
         self.lane.plan = None;
@@ -234,6 +238,7 @@ impl Adapter for Binance {
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        self.snapshots.set_limit(plan.book_depth.unwrap_or(SNAPSHOT_LEVELS));
         let before = self.lane.plan.replace(plan.clone());
         let before = before.map(|plan| streams_of(&plan, out)).unwrap_or_default();
         let after = streams_of(plan, out);
@@ -246,7 +251,7 @@ impl Adapter for Binance {
             match channel {
                 Channel::Book => {
                     self.snapshots.forget(symbol);
-                    market.book.on_close(symbol, Cause::Downtime, out);
+                    market.book.on_end(symbol, out);
                 }
                 Channel::Trades => market.trades.interrupt(Cause::Downtime),
                 Channel::Quotes => {}
@@ -299,6 +304,9 @@ impl Adapter for Binance {
         };
         let symbol = out.symbols.intern(name)?;
         let Self { flavor, json, lane, snapshots, subscriptions, .. } = self;
+        if !has_book(lane.plan.as_ref(), name) {
+            return Ok(()); // No longer recorded.
+        }
         let result = if status == STATUS_OK {
             json.read(body, |root| lane.markets.entry(symbol).book.on_snapshot(at, *flavor, symbol, root, out))
         } else {
@@ -308,7 +316,7 @@ impl Adapter for Binance {
             }
             Err(error)
         };
-        let serves = result.is_ok() && lane.markets.entry(symbol).book.is_live();
+        let serves = lane.markets.entry(symbol).book.is_live();
         snapshots.answered(*flavor, symbol, serves, &out.symbols, &mut out.actions);
         result.map(drop)
     }

@@ -46,7 +46,13 @@ impl Snapshots {
         self.send_waiting(flavor, symbols, actions);
     }
 
-    /// An answer for an instrument came; `serves` when it made the book live. Otherwise it is asked again.
+    /// From now on asks for this number of levels a side.
+    pub(super) fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
+    /// An answer for an instrument came; `serves` when its book is live. Otherwise it is asked again, as long
+    /// as the instrument is recorded.
     pub(super) fn answered(
         &mut self,
         flavor: Flavor,
@@ -59,8 +65,7 @@ impl Snapshots {
         let had_slot = std::mem::take(&mut entry.has_slot);
         if serves {
             *entry = Want::default();
-        } else {
-            entry.is_asked = true;
+        } else if entry.is_asked {
             entry.attempts = entry.attempts.saturating_add(1);
             let delay = delay(entry.attempts);
             actions.requests.push(self.request(flavor, symbol, symbols, delay));

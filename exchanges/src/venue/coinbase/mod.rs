@@ -20,7 +20,7 @@ use crate::{
     json::{Items, Json, View},
     levels::LevelHead,
     metadata::Source,
-    plan::{spread, symbols_of},
+    plan::{has_book, spread, symbols_of},
     replica::Role,
     resync::Resyncs,
     subscription::Subscriptions,
@@ -100,7 +100,11 @@ impl Coinbase {
 
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
         for (symbol, market) in self.lane.markets.iter_mut() {
-            market.book.on_close(symbol, cause, out);
+            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
+                market.book.on_close(symbol, cause, out);
+            } else {
+                market.book.on_end(symbol, out);
+            }
             market.trades.interrupt(cause);
         }
         self.lane.plan = None;
@@ -164,7 +168,7 @@ impl Adapter for Coinbase {
                 let market = self.lane.markets.entry(symbol);
                 match channel {
                     Channel::Trades => market.trades.interrupt(Cause::Downtime),
-                    Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Book => market.book.on_end(symbol, out),
                     Channel::Quotes => {}
                 }
             }

@@ -98,6 +98,13 @@ impl BookState {
         self.book.clear();
         self.depth = None;
     }
+
+    /// The book is no longer recorded: nothing of it is missed from here on.
+    pub(super) fn on_end(&mut self, symbol: SymbolIx, out: &mut Outbox) {
+        self.inband.on_end(symbol, out);
+        self.book.clear();
+        self.depth = None;
+    }
 }
 
 fn mark_levels(levels: &mut [Level], flags: Flags) {

@@ -21,7 +21,7 @@ use crate::{
     json::{Items, Json, View},
     levels::LevelHead,
     metadata::Source,
-    plan::{spread, symbols_of},
+    plan::{has_book, spread, symbols_of},
     resync::Resyncs,
     subscription::Subscriptions,
     symbols::Symbols,
@@ -105,7 +105,11 @@ impl Kraken {
 
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
         for (symbol, market) in self.lane.markets.iter_mut() {
-            market.book.on_close(symbol, cause, out);
+            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
+                market.book.on_close(symbol, cause, out);
+            } else {
+                market.book.on_end(symbol, out);
+            }
             market.trades.interrupt(cause);
         }
         self.lane.plan = None;
@@ -180,7 +184,8 @@ impl Adapter for Kraken {
                 let market = self.lane.markets.entry(symbol);
                 match channel {
                     Channel::Trades => market.trades.interrupt(Cause::Downtime),
-                    Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Book if begun.contains(&symbol) => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Book => market.book.on_end(symbol, out),
                     Channel::Quotes => {}
                 }
             }

@@ -121,6 +121,13 @@ impl BookState {
         self.book = None;
     }
 
+    /// The book is no longer recorded: nothing of it is missed from here on.
+    pub(in crate::venue) fn on_end(&mut self, symbol: SymbolIx, out: &mut Outbox) {
+        self.inband.on_end(symbol, out);
+        self.last = None;
+        self.book = None;
+    }
+
     /// Applies the levels pushed since `mark` if the book is kept; whether its checksum matches.
     fn apply(&mut self, message: &Message, mark: usize, checksum: &mut Checksum, out: &Outbox) -> Option<bool> {
         if message.is_snapshot {

@@ -20,7 +20,7 @@ use crate::{
     inband::text_behind,
     json::{Items, Json},
     metadata::Source,
-    plan::{spread, streams_of},
+    plan::{has_book, spread, streams_of},
     resync::Resyncs,
     subscription::Subscriptions,
     symbols::Symbols,
@@ -110,7 +110,11 @@ impl Okx {
 
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
         for (symbol, market) in self.lane.markets.iter_mut() {
-            market.book.on_close(symbol, cause, out);
+            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
+                market.book.on_close(symbol, cause, out);
+            } else {
+                market.book.on_end(symbol, out);
+            }
             market.trades.interrupt(cause);
         }
         self.lane.plan = None;
@@ -173,7 +177,7 @@ impl Adapter for Okx {
             let market = self.lane.markets.entry(symbol);
             match channel {
                 Channel::Trades => market.trades.interrupt(Cause::Downtime),
-                Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                Channel::Book => market.book.on_end(symbol, out),
                 Channel::Quotes => {}
             }
         }
