@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # Shared by the scripts beside it; to be sourced, with bash. Works on Debian 12 as root or with sudo.
 
 # What a build needs beside cargo, and what the tests and the demo need beside that.
@@ -36,6 +37,7 @@ install_missing() {
     command -v apt-get >/dev/null || die "missing: ${missing[*]}, and no apt-get to install them with"
     say "installing ${missing[*]}"
     as_root apt-get update -qq || say "apt-get update failed; trying with the lists that are here"
+    # shellcheck disable=SC2016 # the inner shell expands it
     as_root env MISSING="${missing[*]}" bash -euo pipefail -c '
         export DEBIAN_FRONTEND=noninteractive
         policy=/usr/sbin/policy-rc.d no_cluster=/etc/postgresql-common/createcluster.d/00-tapeway.conf made=()

@@ -17,7 +17,7 @@ pub(crate) struct OpenGaps(Vec<OpenGap>);
 struct OpenGap {
     id: GapId,
     cause: Cause,
-    /// Its last missing id is known already; the snapshot need not tell.
+    /// Its last missing id is known already: the snapshot need not tell where it ends.
     is_bounded: bool,
 }
 
@@ -37,8 +37,15 @@ impl OpenGaps {
     /// at `until`.
     pub(crate) fn resynced(&mut self, out: &mut Outbox, symbol: SymbolIx, last: Option<i64>, until: Option<Micros>) {
         for gap in self.0.drain(..) {
-            let last = if gap.is_bounded { None } else { last };
+            let (last, until) = if gap.is_bounded { (None, None) } else { (last, until) };
             push_closed(out, symbol, gap, GapEnd::Resynced, last, until);
+        }
+    }
+
+    /// Emits the end of every open gap as unhealable: the book is no longer recorded.
+    pub(crate) fn give_up(&mut self, out: &mut Outbox, symbol: SymbolIx) {
+        for gap in self.0.drain(..) {
+            push_closed(out, symbol, gap, GapEnd::Unhealable, None, None);
         }
     }
 

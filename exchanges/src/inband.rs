@@ -43,11 +43,11 @@ impl Inband {
         self.time = time.or(self.time);
     }
 
-    /// Something of this book is missing or wrong, noticed at `until`. Emits the gap of a live book; one that
-    /// is broken already has its gap.
-    pub(crate) fn on_loss(&mut self, symbol: SymbolIx, cause: Cause, until: Option<Micros>, out: &mut Outbox) {
+    /// Something of this book is missing or wrong from here on. Emits the gap of a live book; one that is
+    /// broken already has its gap.
+    pub(crate) fn on_loss(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
         if std::mem::take(&mut self.is_live) || self.gaps.is_empty() {
-            let span = Span { since: self.time, until };
+            let span = Span { since: self.time, until: None };
             self.gaps.open(out, symbol, cause, Missing::UNKNOWN, span);
         }
     }
@@ -67,6 +67,13 @@ impl Inband {
             self.gaps.open(out, symbol, cause, Missing::UNKNOWN, span);
         }
         self.is_live = false;
+    }
+
+    /// The book is no longer recorded: nothing of it is missed from here on.
+    pub(crate) fn on_end(&mut self, symbol: SymbolIx, out: &mut Outbox) {
+        self.gaps.give_up(out, symbol);
+        self.is_live = false;
+        self.has_delivered = false;
     }
 
     pub(crate) fn is_live(&self) -> bool {

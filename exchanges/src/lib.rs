@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod book;
+mod by_symbol;
 pub mod checksum;
 pub mod config;
 pub mod decoder;

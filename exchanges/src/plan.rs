@@ -1,6 +1,11 @@
 //! Spreading symbols over lanes within a venue's limits.
 
-use crate::{adapter::LanePlan, config::VenueConfig};
+use crate::{
+    adapter::{LanePlan, Outbox},
+    config::VenueConfig,
+    event::Channel,
+    ids::SymbolIx,
+};
 
 /// One plan a lane. A symbol in `current` keeps its lane as long as that lane may hold it; new symbols go
 /// to the emptiest lane. Lanes are `<venue>.<index>`; a lane without symbols is left out.
@@ -32,6 +37,29 @@ pub fn spread(config: &VenueConfig, path: &str, current: &[LanePlan]) -> Vec<Lan
         book_depth: config.book_depth,
     };
     lanes.into_iter().enumerate().filter(|(_, symbols)| !symbols.is_empty()).map(plan).collect()
+}
+
+/// The plan's symbols, interned. One that cannot be is a reject.
+pub(crate) fn symbols_of(plan: &LanePlan, out: &mut Outbox) -> Vec<SymbolIx> {
+    let mut found = Vec::with_capacity(plan.symbols.len());
+    for name in &plan.symbols {
+        match out.symbols.intern(name) {
+            Ok(symbol) => found.push(symbol),
+            Err(error) => out.push_reject(&error),
+        }
+    }
+    found
+}
+
+/// What the plan asks for, symbol by symbol.
+pub(crate) fn streams_of(plan: &LanePlan, out: &mut Outbox) -> Vec<(Channel, SymbolIx)> {
+    let symbols = symbols_of(plan, out).into_iter();
+    symbols.flat_map(|symbol| plan.channels.iter().map(move |channel| (*channel, symbol))).collect()
+}
+
+/// Whether the open connection's plan asks for a symbol's book. Without a plan (a recording) all are meant.
+pub(crate) fn has_book(plan: Option<&LanePlan>, name: &str) -> bool {
+    plan.is_none_or(|plan| plan.channels.contains(&Channel::Book) && plan.symbols.iter().any(|symbol| symbol == name))
 }
 
 /// `base` with `path` behind it, unless `base` has a path already.
@@ -74,7 +102,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{config::Limits, event::Channel};
+    use crate::config::Limits;
 
     fn config(symbols: &[&str], lanes_min: usize, streams_per_connection: usize) -> VenueConfig {
         let connects_per = Duration::from_secs(300);

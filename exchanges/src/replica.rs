@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use crate::{
     book::Book,
+    by_symbol::BySymbol,
     event::{Channel, Events, Gap, Level, Note, Side},
     ids::SymbolIx,
 };
@@ -226,14 +227,14 @@ impl<K: Clone> Replica<K> {
 /// Replicas of all instruments of one decoder, in the order of their symbol indices.
 #[derive(Clone, Debug)]
 pub struct Replicas<K> {
-    list: Vec<Replica<K>>,
+    list: BySymbol<Replica<K>>,
     /// Gaps that concern every instrument.
     pub connection_gaps: Vec<(K, Gap)>,
 }
 
 impl<K> Default for Replicas<K> {
     fn default() -> Self {
-        Self { list: Vec::new(), connection_gaps: Vec::new() }
+        Self { list: BySymbol::default(), connection_gaps: Vec::new() }
     }
 }
 
@@ -253,7 +254,7 @@ impl<K: Clone> Replicas<K> {
                 gap = gaps.next();
             }
             let levels = &events.levels[message.levels.clone()];
-            self.replica(message.symbol).on_message(name(message.frame), message, levels);
+            self.list.entry(message.symbol).on_message(name(message.frame), message, levels);
         }
         while let Some(due) = gap {
             self.on_gap(due, &name);
@@ -263,26 +264,17 @@ impl<K: Clone> Replicas<K> {
 
     /// Every instrument that had a book message or a gap.
     pub fn iter(&self) -> impl Iterator<Item = (SymbolIx, &Replica<K>)> {
-        let all = (0..).map(SymbolIx).zip(&self.list);
-        all.filter(|(_, replica)| replica.last_book_frame.is_some() || !replica.gaps.is_empty())
+        self.list.iter().filter(|(_, replica)| replica.last_book_frame.is_some() || !replica.gaps.is_empty())
     }
 
     fn on_gap(&mut self, gap: &Gap, name: &impl Fn(u32) -> K) {
         match gap.symbol {
-            Some(symbol) => self.replica(symbol).on_gap(name(gap.frame), gap),
+            Some(symbol) => self.list.entry(symbol).on_gap(name(gap.frame), gap),
             None => {
                 self.connection_gaps.push((name(gap.frame), gap.clone()));
-                self.list.iter_mut().for_each(|replica| replica.on_gap(name(gap.frame), gap));
+                self.list.iter_mut().for_each(|(_, replica)| replica.on_gap(name(gap.frame), gap));
             }
         }
-    }
-
-    fn replica(&mut self, symbol: SymbolIx) -> &mut Replica<K> {
-        let at = symbol.0 as usize;
-        if self.list.len() <= at {
-            self.list.resize_with(at + 1, Replica::default);
-        }
-        &mut self.list[at]
     }
 }
 

@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
-use crate::ids::{Nanos, SymbolIx};
+use crate::{
+    by_symbol::BySymbol,
+    ids::{Nanos, SymbolIx},
+};
 
 /// Resyncs of one connection's books.
 #[derive(Debug, Default)]
 pub(crate) struct Resyncs {
-    /// By symbol index.
-    histories: Vec<History>,
+    histories: BySymbol<History>,
     /// Asked for and not yet sent.
     waiting: Vec<(SymbolIx, Nanos)>,
 }
@@ -33,11 +35,7 @@ impl Resyncs {
         if self.waiting.iter().any(|(waiting, _)| *waiting == symbol) {
             return;
         }
-        let at = symbol.0 as usize;
-        if self.histories.len() <= at {
-            self.histories.resize(at + 1, History::default());
-        }
-        let history = &mut self.histories[at];
+        let history = self.histories.entry(symbol);
         if now.since(history.last) > FORGIVEN_AFTER {
             history.attempts = 0;
         }

@@ -102,6 +102,18 @@ impl Subscriptions {
         }
     }
 
+    /// The venue refused something without saying exactly what: the unanswered subscriptions that `is_meant`
+    /// picks, or all of them when it picks none.
+    pub fn refuse_unanswered(&mut self, reason: &str, is_meant: impl Fn(SymbolIx) -> bool) {
+        let is_open = |entry: &&mut Subscription| entry.state == SubscriptionState::Requested;
+        let has_meant = self.list.iter_mut().filter(is_open).any(|entry| is_meant(entry.symbol));
+        for entry in self.list.iter_mut().filter(is_open) {
+            if !has_meant || is_meant(entry.symbol) {
+                entry.state = SubscriptionState::Refused(reason.into());
+            }
+        }
+    }
+
     /// A subscription delivered: it is live, whatever its acknowledgement says.
     pub fn delivered(&mut self, channel: Channel, symbol: SymbolIx, now: Nanos) {
         if let Some(entry) = self.entry(channel, symbol) {

@@ -97,6 +97,9 @@ impl TradeIds {
             self.seen = Some((first, last));
             self.holes.clear();
         } else {
+            if last == seen {
+                self.interrupted = None; // A new connection begins with the last trade: none was missed till then.
+            }
             return self.fill(out, symbol, last, time);
         }
         self.time = Some(time);
@@ -233,6 +236,15 @@ mod tests {
         trades.interrupt(Cause::Downtime);
         let (_, notes) = feed(&mut trades, &[8, 10]);
         assert_eq!(gaps(&notes), [(Cause::Sequence, Some(9), Some(9))]);
+    }
+
+    #[test]
+    fn the_last_trade_repeated_after_a_reconnect_says_that_none_was_missed_till_then() {
+        let mut trades = TradeIds::default();
+        feed(&mut trades, &[7]);
+        trades.interrupt(Cause::Reconnect);
+        let (kept, notes) = feed(&mut trades, &[7, 9]);
+        assert_eq!((kept, gaps(&notes)), (vec![9], vec![(Cause::Sequence, Some(8), Some(8))]));
     }
 
     #[test]

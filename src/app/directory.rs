@@ -50,7 +50,7 @@ pub enum DirectoryError {
 /// # Errors
 ///
 /// See [`DirectoryError`]; nothing is kept of a list that could not be read whole.
-pub async fn fetch(venue: &Venue, link: &VenueLink) -> Result<Vec<Instrument>, DirectoryError> {
+pub(super) async fn fetch(venue: &Venue, link: &VenueLink) -> Result<Vec<Instrument>, DirectoryError> {
     match venue.spec.metadata {
         Source::Http { path, weight, parse } => {
             let url = format!("{}{path}", venue.http_url);
@@ -91,13 +91,13 @@ async fn listen(
 }
 
 /// Whether the venue's symbols cannot be known without its instrument list.
-pub fn needs_list(patterns: &[SymbolPattern]) -> bool {
+pub(super) fn needs_list(patterns: &[SymbolPattern]) -> bool {
     patterns.iter().any(|pattern| matches!(pattern, SymbolPattern::Glob(_)))
 }
 
 /// The symbols that `patterns` mean: exact ones as written, wildcards by the instruments that trade. In the order of
 /// the patterns, then of the list; each once.
-pub fn resolve(patterns: &[SymbolPattern], instruments: &[Instrument]) -> Vec<String> {
+pub(super) fn resolve(patterns: &[SymbolPattern], instruments: &[Instrument]) -> Vec<String> {
     let mut symbols: Vec<String> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for pattern in patterns {
@@ -121,7 +121,7 @@ pub fn resolve(patterns: &[SymbolPattern], instruments: &[Instrument]) -> Vec<St
 }
 
 /// Exact symbols that the venue's list does not have: most likely misspelt.
-pub fn unknown<'a>(patterns: &'a [SymbolPattern], instruments: &[Instrument]) -> Vec<&'a str> {
+pub(super) fn unknown<'a>(patterns: &'a [SymbolPattern], instruments: &[Instrument]) -> Vec<&'a str> {
     let known: std::collections::HashSet<&str> = instruments.iter().map(|one| one.symbol.as_str()).collect();
     let exact = patterns.iter().filter_map(|pattern| match pattern {
         SymbolPattern::Exact(symbol) => Some(symbol.as_str()),

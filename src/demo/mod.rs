@@ -148,7 +148,8 @@ impl Demo {
         let sent = venues.stop()?;
         println!("\nchecking every row against what the venues sent ...");
         let comparison = truth::compare(&truth, &cluster.url()).await?;
-        summary::print(&cluster, &status, sent.rows(), &comparison, self.is_kept.then_some((dir, config.as_path())))?;
+        let sent = sent.venues.iter().map(|venue| venue.total.sent).sum();
+        summary::print(&cluster, &status, sent, &comparison, self.is_kept.then_some((dir, config.as_path())))?;
         if self.is_kept {
             cluster.keep();
         } else {

@@ -178,7 +178,9 @@ fn read_truth(path: &Path, each: &mut impl FnMut(&str, bool)) -> Result<(), Comp
             source,
         })?;
         let is_sent = !line.sent.is_empty();
-        let (venue, symbol, time) = (line.venue, line.symbol, line.time_us);
+        // Binance's frames say milliseconds; the market behind them has microseconds.
+        let unit = if line.venue.starts_with("binance") { 1_000 } else { 1 };
+        let (venue, symbol, time) = (line.venue, line.symbol, line.time_us / unit * unit);
         let id = |id: Option<i64>| id.map_or(String::new(), |id| id.to_string());
         let mut tell = |fields: std::fmt::Arguments<'_>| {
             row.clear();

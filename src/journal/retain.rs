@@ -29,6 +29,8 @@ pub(crate) struct Retainer {
     is_compressed: bool,
     space: Arc<Space>,
     lanes: Lanes,
+    /// One pass at a time.
+    pass: Mutex<()>,
 }
 
 /// What one pass of the retainer did.
@@ -62,6 +64,7 @@ impl Retainer {
             is_compressed: config.is_compressed,
             space,
             lanes,
+            pass: Mutex::default(),
         }
     }
 
@@ -72,6 +75,7 @@ impl Retainer {
     /// The first error; what could be done in spite of it was done. Whether there is room is known only if
     /// the folders could be listed: if not, it stays as it was.
     pub(crate) fn pass(&self, now: SystemTime) -> Result<Pass, Error> {
+        let _one = self.pass.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pass = Pass::default();
         let mut first_error = None;
         let mut held = Vec::new();

@@ -31,6 +31,8 @@ pub struct LaneStatus {
     segments: AtomicU64,
     bytes: AtomicU64,
     inner: Mutex<Inner>,
+    /// One sync of this lane at a time: the system tells a write error to one of two concurrent syncs only.
+    syncing: Mutex<()>,
     pub(crate) metrics: metrics::JournalLane,
 }
 
@@ -52,6 +54,7 @@ impl LaneStatus {
             segments: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             inner: Mutex::default(),
+            syncing: Mutex::default(),
             metrics: metrics::JournalLane::new(lane),
         }
     }
@@ -97,12 +100,14 @@ impl LaneStatus {
         Some(Error::Poisoned { dir: self.dir.clone(), action, cause: Arc::clone(cause) })
     }
 
-    /// Makes everything written so far durable. Called by the syncer for every lane in turn.
+    /// Makes everything written so far durable. Called by the syncer for every lane in turn, and by the lane's
+    /// owner before it leaves a segment.
     ///
     /// # Errors
     ///
     /// [`Error::Poisoned`]: this sync or something before it failed.
     pub(crate) fn sync(&self) -> Result<(), Error> {
+        let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = self.poisoned() {
             return Err(error);
         }
@@ -118,10 +123,7 @@ impl LaneStatus {
                 self.progress.on_sync(end);
                 Ok(())
             }
-            Err(cause) => {
-                let is_current = self.inner().active.as_ref().is_some_and(|(active, _)| Arc::ptr_eq(active, &file));
-                if is_current { Err(self.poison("fdatasync", cause)) } else { Ok(()) }
-            }
+            Err(cause) => Err(self.poison("fdatasync", cause)),
         }
     }
 

@@ -34,10 +34,9 @@ use super::{
 /// What the network side asks of an engine.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// May one more connection come in? If not, with which HTTP status is it refused?
-    Admit(oneshot::Sender<Result<(), u16>>),
-    /// A connection is open.
-    Open(Wire),
+    /// A connection wants in. It is in when the answer is `Ok`; otherwise the answer is the HTTP status it is
+    /// refused with.
+    Open { wire: Wire, reply: oneshot::Sender<Result<(), u16>> },
     /// A client sent a text message.
     Message { conn: u64, text: String },
     /// A connection has ended.
@@ -277,10 +276,11 @@ impl Engine {
             return rows;
         }
         let mut step = std::mem::take(&mut self.step);
-        self.market.begin(self.now_us, &mut step);
+        self.market.choose(&mut step);
         if self.venue == Venue::Kraken {
             self.kraken.before(&self.market, &self.hub, step.symbol);
         }
+        self.market.begin(self.now_us, &mut step);
         let mut is_asked = self.waiting.iter().any(|waiting| waiting.symbol == step.symbol);
         while self.market.advance(&mut step) {
             if is_asked && self.mid.below(4) == 0 {
@@ -363,13 +363,15 @@ impl Engine {
 
     fn serve(&mut self, command: Command) {
         match command {
-            Command::Admit(reply) => {
+            Command::Open { wire, reply } => {
                 let refused = self.faults.strikes(FaultKind::RefuseConnections, "", None).map(|fault| fault.status);
-                let status = refused.or_else(|| (self.hub.len() >= CONNECTIONS_MAX).then_some(503));
+                let refused = refused.or_else(|| (self.hub.len() >= CONNECTIONS_MAX).then_some(503));
+                if refused.is_none() {
+                    self.open(wire);
+                }
                 // Fails only when the client has gone already.
-                reply.send(status.map_or(Ok(()), Err)).ok();
+                reply.send(refused.map_or(Ok(()), Err)).ok();
             }
-            Command::Open(wire) => self.open(wire),
             Command::Message { conn, text } => self.message(conn, &text),
             Command::Gone { conn, reason } => {
                 if let Some(conn) = self.hub.slot(conn).and_then(|slot| self.hub.forget(slot)) {
@@ -576,9 +578,9 @@ impl Engine {
             self.hub.flush(usize::MAX, &mut self.full);
             while let Ok(command) = self.commands.try_recv() {
                 match command {
-                    Command::Admit(reply) => drop(reply.send(Err(503)).ok()),
+                    Command::Open { reply, .. } => drop(reply.send(Err(503)).ok()),
                     Command::Gone { .. } | Command::Pause | Command::Stats(_) => self.serve(command),
-                    Command::Open(_) | Command::Message { .. } | Command::Http { .. } | Command::Fault(_) => {}
+                    Command::Message { .. } | Command::Http { .. } | Command::Fault(_) => {}
                 }
             }
             if self.hub.len() == 0 || Instant::now() > deadline {

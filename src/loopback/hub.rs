@@ -151,7 +151,9 @@ impl Hub {
         let Some(conn) = self.conns[slot].as_mut().filter(|conn| !conn.is_closing) else { return };
         let mut payload = code.to_be_bytes().to_vec();
         payload.extend_from_slice(&reason.as_bytes()[..reason.len().min(CLOSE_REASON_BYTES_MAX)]);
+        let before = conn.waiting.len();
         put_frame(&mut conn.waiting, OpCode::Control(Control::Close), [&payload, b"", b""]);
+        conn.bytes += (conn.waiting.len() - before) as u64;
         conn.is_closing = true;
     }
 

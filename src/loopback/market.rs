@@ -121,11 +121,16 @@ impl Market {
         Self { symbols, rng, style }
     }
 
-    /// Begins a step: chooses the instrument and makes the trades.
+    /// Chooses the instrument of the next step. Nothing has moved yet.
+    pub(super) fn choose(&mut self, step: &mut Step) {
+        let count = self.symbols.len() as u64;
+        let is_even = self.rng.next() & 1 == 0;
+        step.symbol = if is_even { self.rng.below(count) } else { self.rng.near_zero(count) } as usize;
+    }
+
+    /// Begins the step: makes its trades.
     pub(super) fn begin(&mut self, now_us: i64, step: &mut Step) {
         let Self { symbols, rng, style } = self;
-        let count = symbols.len() as u64;
-        step.symbol = if rng.next() & 1 == 0 { rng.below(count) } else { rng.near_zero(count) } as usize;
         let symbol = &mut symbols[step.symbol];
         symbol.time_us = now_us.max(symbol.time_us + 1);
         step.time_us = symbol.time_us;
@@ -349,6 +354,7 @@ mod tests {
     fn steps(market: &mut Market, count: usize, mut each: impl FnMut(&Market, &Step)) {
         let mut step = Step::default();
         for tick in 0..count {
+            market.choose(&mut step);
             market.begin(tick as i64, &mut step);
             while market.advance(&mut step) {}
             market.finish(&mut step);

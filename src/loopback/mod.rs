@@ -146,6 +146,9 @@ pub enum Error {
     /// A thread or the runtime cannot be started.
     #[error("starting the loopback server: {0}")]
     Start(io::Error),
+    /// An engine thread panicked (its message is on stderr); its venue's truth ends there.
+    #[error("the loopback engine of {0} panicked")]
+    Panicked(Venue),
     /// The recording is of no use.
     #[error(transparent)]
     Recording(#[from] RecordingError),
@@ -192,6 +195,11 @@ pub fn start(options: Options) -> Result<Server, Error> {
         recordings.push((*venue, Recording::read(path, *venue)?));
     }
     let listeners = listen(&options)?;
+    let truth_path = options.truth.clone().unwrap_or_default();
+    let truth = match &options.truth {
+        Some(path) => Some(TruthFile::create(path).map_err(|source| Error::File { path: path.clone(), source })?),
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(options.venues.len().min(WORKERS_MAX))
         .thread_name("loopback")
@@ -200,11 +208,6 @@ pub fn start(options: Options) -> Result<Server, Error> {
         .map_err(Error::Start)?;
     let ports: Vec<(Venue, u16)> = listeners.iter().map(|(venue, _, port)| (*venue, *port)).collect();
 
-    let truth_path = options.truth.clone().unwrap_or_default();
-    let truth = match &options.truth {
-        Some(path) => Some(TruthFile::create(path).map_err(|source| Error::File { path: path.clone(), source })?),
-        None => None,
-    };
     let options = Arc::new(options);
     let stop = Arc::new(AtomicBool::new(false));
     let mut server = Server {
@@ -314,7 +317,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The truth file could not be written.
+    /// The truth file could not be written, or an engine panicked.
     pub fn stop(mut self) -> Result<Summary, Error> {
         self.shut_down()
     }
@@ -337,13 +340,16 @@ impl Server {
     fn shut_down(&mut self) -> Result<Summary, Error> {
         self.stop.store(true, Ordering::Relaxed);
         let threads = std::mem::take(&mut self.threads);
-        let venues = threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
+        let names: Vec<Venue> = self.engines.iter().map(|(venue, _)| *venue).collect();
+        let ended: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
         if let Some(truth) = self.truth.take() {
             truth.finish().map_err(|source| Error::File { path: self.truth_path.clone(), source })?;
         }
+        let ended = ended.into_iter().zip(names);
+        let venues = ended.map(|(stats, venue)| stats.map_err(|_| Error::Panicked(venue))).collect::<Result<_, _>>()?;
         Ok(Summary { venues })
     }
 }

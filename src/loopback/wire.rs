@@ -178,42 +178,54 @@ async fn upgrade(
     if !is_known {
         return text(StatusCode::NOT_FOUND, "not a stream of this venue");
     }
+    let Ok(response) = create_response_with_body(&request, Full::default) else {
+        return text(StatusCode::BAD_REQUEST, "not a WebSocket handshake");
+    };
+    let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+    let (out, chunks) = mpsc::channel(CHUNKS_MAX);
+    let (kill, killed) = oneshot::channel();
+    let written = Arc::new(AtomicU64::new(0));
+    let wire = Wire { number, path: target, out, kill, written: Arc::clone(&written) };
     let (reply, admitted) = oneshot::channel();
-    send(engine, Command::Admit(reply)).await;
+    send(engine, Command::Open { wire, reply }).await;
     match timeout(ANSWER_MAX, admitted).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(status))) => return respond(Answer::error(status, "refused".into())),
         Ok(Err(_)) | Err(_) => return text(StatusCode::SERVICE_UNAVAILABLE, "the loopback venue is stopping"),
     }
-    match create_response_with_body(&request, Full::default) {
-        Ok(response) => {
-            let (engine, shared) = (engine.clone(), Arc::clone(shared));
-            tokio::spawn(async move {
-                if let Ok(upgraded) = hyper::upgrade::on(&mut request).await {
-                    carry(upgraded, target, venue, &engine, &shared).await;
-                }
-            });
-            response
-        }
-        Err(_) => text(StatusCode::BAD_REQUEST, "not a WebSocket handshake"),
-    }
+    let (engine, shared) = (engine.clone(), Arc::clone(shared));
+    tokio::spawn(async move {
+        let reason = match hyper::upgrade::on(&mut request).await {
+            Ok(upgraded) => {
+                let carried = Carried { number, venue, chunks, killed, written };
+                carry(upgraded, carried, &engine, &shared).await
+            }
+            Err(_) => "lost",
+        };
+        send(&engine, Command::Gone { conn: number, reason: reason.into() }).await;
+    });
+    response
 }
 
-/// Carries one WebSocket connection until either side ends it.
-async fn carry(upgraded: Upgraded, path: String, venue: Venue, engine: &Sender<Command>, shared: &Shared) {
-    let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
-    let (out, mut chunks) = mpsc::channel(CHUNKS_MAX);
-    let (replies, mut replying) = mpsc::channel(REPLIES_MAX);
-    let (kill, mut killed) = oneshot::channel();
-    let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
-    let written = Arc::new(AtomicU64::new(0));
-    send(engine, Command::Open(Wire { number, path, out, kill, written: Arc::clone(&written) })).await;
+/// The network side's ends of a connection's channels.
+struct Carried {
+    number: u64,
+    venue: Venue,
+    chunks: mpsc::Receiver<Bytes>,
+    killed: oneshot::Receiver<()>,
+    written: Arc<AtomicU64>,
+}
 
+/// Carries one WebSocket connection until either side ends it; returns why it ended.
+async fn carry(upgraded: Upgraded, carried: Carried, engine: &Sender<Command>, shared: &Shared) -> &'static str {
+    let Carried { number, venue, mut chunks, mut killed, written } = carried;
+    let (read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+    let (replies, mut replying) = mpsc::channel(REPLIES_MAX);
     let socket = WebSocketStream::from_raw_socket(ReadSide { read, replies }, Role::Server, None).await;
     let reading = listen(socket, number, venue, engine, &shared.options);
     let writing = talk(&mut write, &mut chunks, &mut replying, &written);
     tokio::pin!(reading, writing);
-    let reason = tokio::select! {
+    tokio::select! {
         reason = &mut reading => reason,
         result = &mut writing => match result {
             // All is written and the close frame with it; the client has a moment to answer.
@@ -221,8 +233,7 @@ async fn carry(upgraded: Upgraded, path: String, venue: Venue, engine: &Sender<C
             Err(_) => "lost",
         },
         _ = &mut killed => "cut",
-    };
-    send(engine, Command::Gone { conn: number, reason: reason.into() }).await;
+    }
 }
 
 /// Reads the client's messages; pings it where the venue does. Returns why the connection ended.
@@ -273,6 +284,8 @@ async fn listen(
 }
 
 /// Writes the engine's chunks and, between them, what the reading side answers. Ends when the engine has closed.
+///
+/// A write waits as long as the client does not read: the engine cuts such a connection, unless lossless.
 async fn talk(
     write: &mut WriteHalf<TokioIo<Upgraded>>,
     chunks: &mut mpsc::Receiver<Bytes>,

@@ -6,7 +6,7 @@ use rand::RngExt;
 
 /// Delays of one thing that is tried again and again.
 #[derive(Debug)]
-pub struct Backoff {
+pub(super) struct Backoff {
     first: Duration,
     max: Duration,
     failures: u32,
@@ -14,25 +14,25 @@ pub struct Backoff {
 
 impl Backoff {
     /// Delays from about `first` up to `max`.
-    pub const fn new(first: Duration, max: Duration) -> Self {
+    pub(super) const fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, failures: 0 }
     }
 
     /// The delay after one more failure: `first` doubled a failure, at most `max`, of which the upper half is
     /// random so that lanes that fell together do not come back together.
-    pub fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let whole = self.first.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX)).min(self.max);
         self.failures = self.failures.saturating_add(1);
         whole.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
     /// Forgets the failures: it worked.
-    pub const fn reset(&mut self) {
+    pub(super) const fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// Failures since it last worked.
-    pub const fn failures(&self) -> u32 {
+    pub(super) const fn failures(&self) -> u32 {
         self.failures
     }
 }

@@ -16,13 +16,13 @@ use tapeway_exchanges::{
 
 /// Watches one lane. What it has learned survives reconnects.
 #[derive(Debug, Default)]
-pub struct Watchdog {
+pub(super) struct Watchdog {
     normal: HashMap<(SymbolIx, Channel), Normal>,
 }
 
 /// What is wrong with a connection or one of its subscriptions.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Finding {
+pub(super) enum Finding {
     /// Nothing at all has arrived for this long.
     ConnectionSilent(Duration),
     /// The venue has neither acknowledged nor delivered.
@@ -34,7 +34,7 @@ pub enum Finding {
 }
 
 /// Subscriptions by state, in the order of the metric's label values: live, requested, refused, stale.
-pub type Counts = [u32; 4];
+pub(super) type Counts = [u32; 4];
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Normal {
@@ -48,7 +48,7 @@ struct Normal {
 impl Watchdog {
     /// Looks at a connection. `silence` is the venue's longest normal silence, `last` when the connection last
     /// received anything. Findings come in the order of the subscriptions; counts are of all of them.
-    pub fn look(
+    pub(super) fn look(
         &mut self,
         now: Nanos,
         silence: Duration,
@@ -70,7 +70,7 @@ impl Watchdog {
     }
 
     /// The lane is reconnected for a stale subscription: be slower to do it again.
-    pub fn strike(&mut self, symbol: SymbolIx, channel: Channel) {
+    pub(super) fn strike(&mut self, symbol: SymbolIx, channel: Channel) {
         let normal = self.normal.entry((symbol, channel)).or_default();
         normal.strikes = (normal.strikes + 1).min(STRIKES_MAX);
     }

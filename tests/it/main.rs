@@ -7,6 +7,8 @@ mod feeding;
 mod journal;
 mod loopback;
 mod ops;
+mod proof;
 mod proxy;
+mod recordings;
 mod store;
 mod writer;

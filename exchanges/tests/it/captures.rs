@@ -78,7 +78,12 @@ fn captured_inputs_become_exactly_the_golden_events() {
             fs::write(&golden, &found).unwrap();
         }
         let expected = fs::read_to_string(&golden).unwrap_or_default();
-        assert_eq!(found, expected, "{}", golden.display());
+        let differs = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
+        if let Some(line) = differs {
+            let at = |text: &str| text.lines().nth(line).unwrap_or_default().to_string();
+            panic!("{}:{}\n   found {}\nexpected {}", golden.display(), line + 1, at(&found), at(&expected));
+        }
+        assert_eq!(found.lines().count(), expected.lines().count(), "{}", golden.display());
     }
 }
 

@@ -171,7 +171,7 @@ fn the_fault_file_gives_exactly_its_gaps_its_stale_frames_and_its_one_error() {
     let lines = |field: &str| serde_json::from_value::<Vec<u64>>(manifest[field].clone()).unwrap();
     assert_eq!(errors, lines("expected_undecodable_lines"));
     let book = &outcome.books["BTCUSDT"];
-    assert_eq!(book.deltas_stale as usize, lines("expected_stale_lines").len());
+    assert_eq!(book.deltas_stale, lines("expected_stale_lines").len() as u64);
     assert_eq!(book.state, State::Broken);
 }
 

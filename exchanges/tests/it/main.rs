@@ -1,5 +1,7 @@
 //! All integration tests of the adapters, in one binary: each module states the rule it tests.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed and says where")]
+
 mod binance;
 mod captures;
 mod coinbase;

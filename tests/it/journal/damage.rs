@@ -11,15 +11,15 @@ use tapeway_exchanges::ids::FramePos;
 
 use super::*;
 
-/// Three segments of ten frames, synced frame by frame; two sealed.
+/// Three segments of five frames, synced frame by frame; two sealed.
 fn written(seed: u64) -> (SimDisk, Vec<Frame>) {
     let disk = SimDisk::new(seed);
     let mut rng = StdRng::seed_from_u64(seed);
-    let frames: Vec<Frame> = (0..30).map(|_| small_frame(&mut rng)).collect();
+    let frames: Vec<Frame> = (0..15).map(|_| small_frame(&mut rng)).collect();
     let journal = journal(&disk);
     let (mut lane, _) = lane(&journal);
     for (index, frame) in frames.iter().enumerate() {
-        if index % 10 == 0 {
+        if index % 5 == 0 {
             begin(&mut lane);
         }
         append(&mut lane, frame).unwrap();
@@ -98,13 +98,13 @@ fn a_durable_record_damaged_in_the_newest_segment_is_corruption_and_what_follows
     flip(&disk, &newest.path, middle);
     let journal = journal(&disk);
     let (mut lane, recovered) = lane(&journal);
-    assert_eq!(recovered.end, pos(30), "frames behind the damage were dropped");
+    assert_eq!(recovered.end, pos(15), "frames behind the damage were dropped");
     assert_eq!(recovered.torn, None);
     assert_eq!(recovered.holes.len(), 1);
     assert_eq!(recovered.holes[0].frames(), 1);
     begin(&mut lane);
-    let (found, holes) = read(Arc::new(disk), &lane_dir(), FramePos::FIRST, pos(30));
-    assert_eq!((found.len(), &holes), (29, &recovered.holes));
+    let (found, holes) = read(Arc::new(disk), &lane_dir(), FramePos::FIRST, pos(15));
+    assert_eq!((found.len(), &holes), (14, &recovered.holes));
     assert!(found.iter().all(|(pos, frame)| *frame == frames[usize::try_from(pos.get()).unwrap()]));
 }
 
@@ -139,7 +139,7 @@ fn a_damaged_state_sends_the_reader_back_to_the_last_whole_one() {
         bytes[at] ^= 1;
     })
     .unwrap();
-    let reader = Reader::open_on(Arc::new(disk), &lane_dir(), pos(15)).unwrap();
+    let reader = Reader::open_on(Arc::new(disk), &lane_dir(), pos(7)).unwrap();
     assert_eq!(reader.pos(), FramePos::FIRST);
     assert_eq!(reader.state(), Some(state(FramePos::FIRST).as_slice()));
 }
@@ -152,7 +152,7 @@ fn a_damaged_identity_is_told_by_the_segments() {
     assert!(matches!(Identity::read(&disk, &lane_dir()), Err(Error::Foreign { .. })));
     let journal = journal(&disk);
     let (lane, recovered) = lane(&journal);
-    assert_eq!((lane.identity(), recovered.end), (&before, pos(30)));
+    assert_eq!((lane.identity(), recovered.end), (&before, pos(15)));
 }
 
 #[test]
@@ -162,12 +162,12 @@ fn a_segment_that_is_none_is_put_aside_and_its_place_taken() {
     disk.corrupt(&newest.path, |bytes| bytes.fill(0)).unwrap();
     let journal = journal(&disk);
     let (mut lane, recovered) = lane(&journal);
-    assert_eq!(recovered.end, pos(20));
+    assert_eq!(recovered.end, pos(10));
     assert!(recovered.torn.is_some());
     begin(&mut lane);
     let names: Vec<String> = disk.list(&lane_dir()).unwrap().into_iter().map(|entry| entry.name).collect();
     assert!(names.iter().any(|name| name.ends_with(".seg.torn-0")), "{names:?}");
-    assert_eq!(read(Arc::new(disk), &lane_dir(), FramePos::FIRST, pos(20)).0.len(), 20);
+    assert_eq!(read(Arc::new(disk), &lane_dir(), FramePos::FIRST, pos(10)).0.len(), 10);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_segment_of_another_lane_is_refused() {
     let (mut other, _) = journal.lane(VENUE, "acme.1").unwrap();
     begin(&mut other);
     let stray = SegmentFile::list(&disk, other.dir()).unwrap().remove(0);
-    disk.rename(&stray.path, &lane_dir().join("00000000000000000030.seg")).unwrap();
+    disk.rename(&stray.path, &lane_dir().join("00000000000000000015.seg")).unwrap();
     let error = journal.lane(VENUE, LANE).unwrap_err();
     assert!(matches!(error, Error::Foreign { what: "journal id", .. }), "{error}");
 }

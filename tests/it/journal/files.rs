@@ -36,7 +36,7 @@ fn a_restart_goes_on_where_the_last_process_ended() {
     }
     let lane_dir = dir.path().join(LANE);
     assert_eq!(SegmentFile::list(&RealDisk, &lane_dir).unwrap().len(), 5);
-    assert_eq!(read(std::sync::Arc::new(RealDisk), &lane_dir, pos(0), pos(15)).0.len(), 15);
+    assert_eq!(read(Arc::new(RealDisk), &lane_dir, pos(0), pos(15)).0.len(), 15);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod files;
 mod full;
 mod poison;
 mod reading;
+mod replaying;
 
 /// A frame as a test remembers it.
 #[derive(Clone, Debug, Eq, PartialEq)]

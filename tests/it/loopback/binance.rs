@@ -88,6 +88,7 @@ async fn ten_thousand_frames_follow_the_sequence_rules() {
             }
         }
         assert_eq!((trades.len(), books.len()), (3, 3));
+        drop(client);
         stop(server).await;
     }
 }

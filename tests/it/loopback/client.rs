@@ -18,46 +18,49 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 /// Long enough that only a server that hangs gets there.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Client {
-    pub ws: WebSocketStream<TcpStream>,
+pub(super) struct Client {
+    pub(super) ws: WebSocketStream<TcpStream>,
 }
 
 impl Client {
-    pub async fn open(server: &Server, venue: Venue, path: &str) -> Self {
+    pub(super) async fn open(server: &Server, venue: Venue, path: &str) -> Self {
         Self::try_open(server, venue, path).await.unwrap()
     }
 
-    pub async fn try_open(server: &Server, venue: Venue, path: &str) -> Result<Self, String> {
+    pub(super) async fn try_open(server: &Server, venue: Venue, path: &str) -> Result<Self, String> {
         let stream = TcpStream::connect(("127.0.0.1", server.port(venue))).await.map_err(|error| error.to_string())?;
         let url = format!("ws://127.0.0.1:{}{path}", server.port(venue));
         let (ws, _) = client_async(url, stream).await.map_err(|error| error.to_string())?;
         Ok(Self { ws })
     }
 
-    pub async fn send(&mut self, text: impl Into<String>) {
+    pub(super) async fn send(&mut self, text: impl Into<String>) {
         self.ws.send(Message::text(text.into())).await.unwrap();
     }
 
     /// The next text message; `None` when the connection has ended.
-    pub async fn text(&mut self) -> Option<String> {
-        loop {
-            match timeout(PATIENCE, self.ws.next()).await.expect("the server fell silent") {
-                Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
-                Some(Ok(_)) => {}
+    pub(super) async fn text(&mut self) -> Option<String> {
+        let next = async {
+            loop {
+                match self.ws.next().await {
+                    Some(Ok(Message::Text(text))) => return Some(text.as_str().to_owned()),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                    Some(Ok(_)) => {}
+                }
             }
-        }
+        };
+        timeout(PATIENCE, next).await.expect("the server fell silent")
     }
 
-    pub async fn json(&mut self) -> Value {
+    pub(super) async fn json(&mut self) -> Value {
         let text = self.text().await.expect("the connection ended");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
     /// The next message for which `wanted` holds.
-    pub async fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+    pub(super) async fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let message = self.json().await;
@@ -69,7 +72,7 @@ impl Client {
     }
 
     /// All messages until the connection ends.
-    pub async fn rest(&mut self) -> Vec<String> {
+    pub(super) async fn rest(&mut self) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(text) = self.text().await {
             all.push(text);
@@ -78,23 +81,23 @@ impl Client {
     }
 }
 
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 }
 
-pub async fn get(server: &Server, venue: Venue, path: &str) -> Answer {
+pub(super) async fn get(server: &Server, venue: Venue, path: &str) -> Answer {
     request(server, venue, "GET", path).await
 }
 
-pub async fn request(server: &Server, venue: Venue, method: &str, path: &str) -> Answer {
+pub(super) async fn request(server: &Server, venue: Venue, method: &str, path: &str) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", server.port(venue))).await.unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: loopback\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -106,28 +109,28 @@ pub async fn request(server: &Server, venue: Venue, method: &str, path: &str) ->
 }
 
 /// One venue, a small market.
-pub fn one(venue: Venue, rate: Rate) -> Options {
+pub(super) fn one(venue: Venue, rate: Rate) -> Options {
     Options { venues: vec![venue], symbols: 3, seed: 11, rate, has_limits: false, ..Options::default() }
 }
 
 /// A market that runs as fast as its clients read.
-pub fn flat_out(venue: Venue) -> Options {
+pub(super) fn flat_out(venue: Venue) -> Options {
     Options { is_lossless: true, ..one(venue, Rate::Max) }
 }
 
 /// Stops the server while `client` goes on reading; returns what it still read and the summary.
-pub async fn stop_and_read(server: Server, client: &mut Client) -> (Vec<String>, Summary) {
+pub(super) async fn stop_and_read(server: Server, client: &mut Client) -> (Vec<String>, Summary) {
     let stopping = tokio::task::spawn_blocking(move || server.stop().unwrap());
     let rest = client.rest().await;
     (rest, stopping.await.unwrap())
 }
 
-pub async fn stop(server: Server) -> Summary {
+pub(super) async fn stop(server: Server) -> Summary {
     tokio::task::spawn_blocking(move || server.stop().unwrap()).await.unwrap()
 }
 
 /// The events of a truth file that begin with `n`, and its notes.
-pub fn truth(path: &Path) -> (Vec<Value>, Vec<Value>) {
+pub(super) fn truth(path: &Path) -> (Vec<Value>, Vec<Value>) {
     let text = std::fs::read_to_string(path).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'), "the truth file ends in the middle of a line");
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}")));
@@ -136,13 +139,13 @@ pub fn truth(path: &Path) -> (Vec<Value>, Vec<Value>) {
 
 /// A book made of text, as a client keeps it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Book {
-    pub bids: BTreeMap<Decimal, String>,
-    pub asks: BTreeMap<Decimal, String>,
+pub(super) struct Book {
+    pub(super) bids: BTreeMap<Decimal, String>,
+    pub(super) asks: BTreeMap<Decimal, String>,
 }
 
 impl Book {
-    pub fn apply(&mut self, bids: &Value, asks: &Value) {
+    pub(super) fn apply(&mut self, bids: &Value, asks: &Value) {
         for (side, levels) in [(&mut self.bids, bids), (&mut self.asks, asks)] {
             for level in levels.as_array().unwrap() {
                 set(side, level[0].as_str().unwrap(), level[1].as_str().unwrap());
@@ -151,14 +154,14 @@ impl Book {
     }
 
     /// Best bid and ask: price, quantity.
-    pub fn top(&self) -> [(Decimal, String); 2] {
+    pub(super) fn top(&self) -> [(Decimal, String); 2] {
         let (bid, ask) = (self.bids.last_key_value().unwrap(), self.asks.first_key_value().unwrap());
         assert!(bid.0 < ask.0, "the book is crossed");
         [(*bid.0, bid.1.clone()), (*ask.0, ask.1.clone())]
     }
 }
 
-pub fn set(side: &mut BTreeMap<Decimal, String>, price: &str, qty: &str) {
+pub(super) fn set(side: &mut BTreeMap<Decimal, String>, price: &str, qty: &str) {
     let price: Decimal = price.parse().unwrap();
     if qty.parse::<Decimal>().unwrap().is_zero() {
         side.remove(&price);

@@ -57,6 +57,7 @@ async fn ten_thousand_frames_follow_the_sequence_rules() {
         }
     }
     assert_eq!((trades.len(), books.len()), (2, 2));
+    drop(client);
     stop(server).await;
 }
 

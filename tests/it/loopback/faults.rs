@@ -141,6 +141,9 @@ async fn a_wrong_checksum_is_wrong_by_the_truth_too() {
     client.send(subscribe).await;
     client.until(|message| message["type"] == "snapshot").await;
     server.fault(&Fault::new(FaultKind::Checksum).when(When::On));
+    for _ in 0..1_000 {
+        client.json().await;
+    }
     // With the fault on, the checksum of an update differs from that of a snapshot taken at the same book.
     let mut second = Client::open(&server, Venue::Kraken, "/v2").await;
     second.send(subscribe).await;

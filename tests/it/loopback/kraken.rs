@@ -89,6 +89,7 @@ async fn ten_thousand_book_messages_have_the_checksum_of_the_book_they_make() {
             seen += 1;
         }
         assert_eq!(acknowledged, 2);
+        drop(client);
         stop(server).await;
     }
 }

@@ -11,7 +11,7 @@ use tapeway::loopback::{Options, Rate, Venue, start};
 use super::client::{Book, Client, get, one, stop, stop_and_read};
 
 /// The lines of a corpus file, or `None` and a notice when the corpus is not here.
-pub fn corpus(name: &str) -> Option<Vec<Value>> {
+pub(super) fn corpus(name: &str) -> Option<Vec<Value>> {
     let path = corpus_path(name)?;
     let reader = BufReader::new(zstd::stream::read::Decoder::new(std::fs::File::open(path).unwrap()).unwrap());
     Some(reader.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect())

@@ -10,6 +10,7 @@ use std::{
 
 use serde_json::Value;
 
+mod daemon;
 pub(crate) mod dashboard;
 mod exposition;
 pub(crate) mod prometheus;

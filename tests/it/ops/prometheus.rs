@@ -70,15 +70,21 @@ impl Prometheus {
 
     /// The series that `expr` gives once there are any. Panics when there are none after a long time.
     pub(crate) fn until_some(&self, expr: &str) -> Vec<Value> {
+        self.until_some_while(expr, || true).expect("it waits as long as it may")
+    }
+
+    /// The same, as long as `may_wait`; `None` when it no longer may.
+    pub(crate) fn until_some_while(&self, expr: &str, mut may_wait: impl FnMut() -> bool) -> Option<Vec<Value>> {
         let started = Instant::now();
-        loop {
+        while may_wait() {
             let series = self.query(expr).unwrap_or_else(|error| panic!("{error}"));
             if !series.is_empty() {
-                return series;
+                return Some(series);
             }
             assert!(started.elapsed() < PATIENCE, "nothing came of {expr}");
             thread::sleep(Duration::from_millis(200));
         }
+        None
     }
 }
 

@@ -161,6 +161,12 @@ impl BookState {
         self.live = None;
     }
 
+    /// The book is no longer recorded: nothing of it is missed from here on.
+    pub(super) fn on_end(&mut self, symbol: SymbolIx, out: &mut Outbox) {
+        self.gaps.give_up(out, symbol);
+        *self = Self::default();
+    }
+
     pub(super) fn is_live(&self) -> bool {
         self.live.is_some()
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Proof, VenueSpec};
 use crate::{
     adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    by_symbol::BySymbol,
     config::Limits,
     error::{FrameError, head},
     event::{Cause, Channel, Flags, Quote, Side, Trade},
@@ -17,7 +18,7 @@ use crate::{
     json::Json,
     metadata::Source,
     number,
-    plan::spread,
+    plan::{has_book, spread, streams_of},
     subscription::Subscriptions,
     trades::TradeIds,
 };
@@ -174,8 +175,7 @@ struct Binance {
 struct Lane {
     /// The plan of the connection that is open, as far as we know.
     plan: Option<LanePlan>,
-    /// By symbol index.
-    markets: Vec<Market>,
+    markets: BySymbol<Market>,
 }
 
 /// One instrument.
@@ -201,24 +201,16 @@ impl Binance {
 
     /// The connection is gone: books are not whole any more, trades go on by their ids.
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
-        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
-            market.book.on_close(symbol, cause, out);
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
+                market.book.on_close(symbol, cause, out);
+            } else {
+                market.book.on_end(symbol, out);
+            }
             market.trades.interrupt(cause);
         }
         self.lane.plan = None;
         self.subscriptions.clear();
-    }
-
-    /// Streams of the plan's symbols, channel by channel. A symbol that cannot be is a reject.
-    fn streams(&mut self, plan: &LanePlan, out: &mut Outbox) -> Vec<(Channel, SymbolIx)> {
-        let mut streams = Vec::new();
-        for name in &plan.symbols {
-            match out.symbols.intern(name) {
-                Ok(symbol) => streams.extend(plan.channels.iter().map(|channel| (*channel, symbol))),
-                Err(error) => out.push_reject(&error),
-            }
-        }
-        streams
     }
 
     fn subscribe(&mut self, at: At, streams: &[(Channel, SymbolIx)], out: &mut Outbox) {
@@ -240,25 +232,26 @@ impl Adapter for Binance {
         self.requests.reset();
         self.snapshots.reset(plan.book_depth.unwrap_or(SNAPSHOT_LEVELS));
         self.subscriptions.clear();
-        let streams = self.streams(plan, out);
+        let streams = streams_of(plan, out);
         self.lane.plan = Some(plan.clone());
         self.subscribe(at, &streams, out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
+        self.snapshots.set_limit(plan.book_depth.unwrap_or(SNAPSHOT_LEVELS));
         let before = self.lane.plan.replace(plan.clone());
-        let before = before.map(|plan| self.streams(&plan, out)).unwrap_or_default();
-        let after = self.streams(plan, out);
+        let before = before.map(|plan| streams_of(&plan, out)).unwrap_or_default();
+        let after = streams_of(plan, out);
         let ended: Vec<_> = before.iter().filter(|stream| !after.contains(stream)).copied().collect();
         let begun: Vec<_> = after.iter().filter(|stream| !before.contains(stream)).copied().collect();
         let Outbox { symbols, actions, .. } = &mut *out;
         self.requests.unsubscribe(self.flavor, &ended, (symbols, &mut self.subscriptions), actions);
         for (channel, symbol) in ended {
-            let Some(market) = self.lane.markets.get_mut(symbol.0 as usize) else { continue };
+            let market = self.lane.markets.entry(symbol);
             match channel {
                 Channel::Book => {
                     self.snapshots.forget(symbol);
-                    market.book.on_close(symbol, Cause::Downtime, out);
+                    market.book.on_end(symbol, out);
                 }
                 Channel::Trades => market.trades.interrupt(Cause::Downtime),
                 Channel::Quotes => {}
@@ -273,7 +266,7 @@ impl Adapter for Binance {
             Message::Depth(delta) => {
                 let symbol = out.symbols.intern(delta.symbol)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
-                match lane.market(symbol).book.on_delta(at, *flavor, symbol, &delta, out)? {
+                match lane.markets.entry(symbol).book.on_delta(at, *flavor, symbol, &delta, out)? {
                     Next::Snapshot => snapshots.want(*flavor, symbol, &out.symbols, &mut out.actions),
                     Next::Nothing => {}
                 }
@@ -282,7 +275,7 @@ impl Adapter for Binance {
             Message::Trade(trade) => {
                 let symbol = out.symbols.intern(trade.symbol)?;
                 subscriptions.delivered(Channel::Trades, symbol, at.received);
-                lane.market(symbol).on_trade(at, symbol, &trade, out)
+                lane.markets.entry(symbol).on_trade(at, symbol, &trade, out)
             }
             Message::Quote(quote) => {
                 let symbol = out.symbols.intern(quote.symbol)?;
@@ -311,8 +304,11 @@ impl Adapter for Binance {
         };
         let symbol = out.symbols.intern(name)?;
         let Self { flavor, json, lane, snapshots, subscriptions, .. } = self;
+        if !has_book(lane.plan.as_ref(), name) {
+            return Ok(()); // No longer recorded.
+        }
         let result = if status == STATUS_OK {
-            json.read(body, |root| lane.market(symbol).book.on_snapshot(at, *flavor, symbol, root, out))
+            json.read(body, |root| lane.markets.entry(symbol).book.on_snapshot(at, *flavor, symbol, root, out))
         } else {
             let error = FrameError::Http { tag: tag.into(), status, head: head(body) };
             if status == STATUS_BAD_REQUEST {
@@ -320,7 +316,7 @@ impl Adapter for Binance {
             }
             Err(error)
         };
-        let serves = result.is_ok() && lane.market(symbol).book.is_live();
+        let serves = lane.markets.entry(symbol).book.is_live();
         snapshots.answered(*flavor, symbol, serves, &out.symbols, &mut out.actions);
         result.map(drop)
     }
@@ -343,17 +339,6 @@ impl Adapter for Binance {
 
     fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
-    }
-}
-
-impl Lane {
-    #[inline]
-    fn market(&mut self, symbol: SymbolIx) -> &mut Market {
-        let at = symbol.0 as usize;
-        if self.markets.len() <= at {
-            self.markets.resize_with(at + 1, Market::default);
-        }
-        &mut self.markets[at]
     }
 }
 

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::Flavor;
 use crate::{
     adapter::{Actions, HttpRequest},
+    by_symbol::BySymbol,
     ids::SymbolIx,
     symbols::Symbols,
 };
@@ -15,8 +16,7 @@ use crate::{
 /// Snapshots wanted on this connection.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    /// By symbol index.
-    wants: Vec<Want>,
+    wants: BySymbol<Want>,
     /// First requests not yet sent, in order.
     waiting: VecDeque<SymbolIx>,
     /// First requests sent and not answered.
@@ -40,13 +40,19 @@ impl Snapshots {
 
     /// An instrument needs a snapshot. Nothing happens while one is on its way.
     pub(super) fn want(&mut self, flavor: Flavor, symbol: SymbolIx, symbols: &Symbols, actions: &mut Actions) {
-        if !std::mem::replace(&mut self.entry(symbol).is_asked, true) {
+        if !std::mem::replace(&mut self.wants.entry(symbol).is_asked, true) {
             self.waiting.push_back(symbol);
         }
         self.send_waiting(flavor, symbols, actions);
     }
 
-    /// An answer for an instrument came; `serves` when it made the book live. Otherwise it is asked again.
+    /// From now on asks for this number of levels a side.
+    pub(super) fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
+    /// An answer for an instrument came; `serves` when its book is live. Otherwise it is asked again, as long
+    /// as the instrument is recorded.
     pub(super) fn answered(
         &mut self,
         flavor: Flavor,
@@ -55,12 +61,11 @@ impl Snapshots {
         symbols: &Symbols,
         actions: &mut Actions,
     ) {
-        let entry = self.entry(symbol);
+        let entry = self.wants.entry(symbol);
         let had_slot = std::mem::take(&mut entry.has_slot);
         if serves {
             *entry = Want::default();
-        } else {
-            entry.is_asked = true;
+        } else if entry.is_asked {
             entry.attempts = entry.attempts.saturating_add(1);
             let delay = delay(entry.attempts);
             actions.requests.push(self.request(flavor, symbol, symbols, delay));
@@ -72,7 +77,7 @@ impl Snapshots {
     /// The instrument is no longer recorded.
     pub(super) fn forget(&mut self, symbol: SymbolIx) {
         self.waiting.retain(|waiting| *waiting != symbol);
-        let want = std::mem::take(self.entry(symbol));
+        let want = std::mem::take(self.wants.entry(symbol));
         self.in_flight -= usize::from(want.has_slot);
     }
 
@@ -80,7 +85,7 @@ impl Snapshots {
         while self.in_flight < IN_FLIGHT_MAX
             && let Some(symbol) = self.waiting.pop_front()
         {
-            self.entry(symbol).has_slot = true;
+            self.wants.entry(symbol).has_slot = true;
             self.in_flight += 1;
             actions.requests.push(self.request(flavor, symbol, symbols, FIRST_DELAY));
         }
@@ -95,14 +100,6 @@ impl Snapshots {
             weight: flavor.depth_weight(limit),
             delay,
         }
-    }
-
-    fn entry(&mut self, symbol: SymbolIx) -> &mut Want {
-        let at = symbol.0 as usize;
-        if self.wants.len() <= at {
-            self.wants.resize(at + 1, Want::default());
-        }
-        &mut self.wants[at]
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Proof, VenueSpec, okx::book::BookState};
 use crate::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
     error::FrameError,
@@ -66,8 +67,7 @@ struct Bitget {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lane {
     is_open: bool,
-    /// By symbol index.
-    books: Vec<BookState>,
+    books: BySymbol<BookState>,
 }
 
 impl Bitget {
@@ -82,7 +82,7 @@ impl Bitget {
     }
 
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
-        for (symbol, book) in (0..).map(SymbolIx).zip(&mut self.lane.books) {
+        for (symbol, book) in self.lane.books.iter_mut() {
             book.on_close(symbol, cause, out);
         }
         self.lane.is_open = false;
@@ -106,8 +106,8 @@ impl Adapter for Bitget {
         let Self { json, lane, checksum, name, .. } = self;
         let result = json.read(bytes, |root| on_message(at, root, lane, checksum, name, out));
         if result.is_err() {
-            for (symbol, book) in (0..).map(SymbolIx).zip(&mut self.lane.books) {
-                book.on_undecodable(at, symbol, out);
+            for (symbol, book) in self.lane.books.iter_mut() {
+                book.on_undecodable(symbol, out);
             }
         }
         result
@@ -181,19 +181,9 @@ fn on_message(
             Ok(())
         }),
         _ => data.try_for_each(|item| {
-            let book = lane.book(symbol);
+            let book = lane.books.entry(symbol);
             book.on_message(at, symbol, is_snapshot, item, (checksum, out)).map(drop)
         }),
-    }
-}
-
-impl Lane {
-    fn book(&mut self, symbol: SymbolIx) -> &mut BookState {
-        let at = symbol.0 as usize;
-        if self.books.len() <= at {
-            self.books.resize_with(at + 1, BookState::default);
-        }
-        &mut self.books[at]
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Proof, VenueSpec};
 use crate::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    by_symbol::BySymbol,
     config::Limits,
     error::FrameError,
     event::{Cause, Channel, Flags, Side, Trade},
@@ -19,7 +20,7 @@ use crate::{
     json::{Items, Json, View},
     levels::LevelHead,
     metadata::Source,
-    plan::spread,
+    plan::{has_book, spread, symbols_of},
     replica::Role,
     resync::Resyncs,
     subscription::Subscriptions,
@@ -76,8 +77,7 @@ struct Coinbase {
 struct Lane {
     /// The plan of the connection that is open, as far as we know.
     plan: Option<LanePlan>,
-    /// By symbol index.
-    markets: Vec<Market>,
+    markets: BySymbol<Market>,
 }
 
 /// One product.
@@ -99,8 +99,12 @@ impl Coinbase {
     }
 
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
-        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
-            market.book.on_close(symbol, cause, out);
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
+                market.book.on_close(symbol, cause, out);
+            } else {
+                market.book.on_end(symbol, out);
+            }
             market.trades.interrupt(cause);
         }
         self.lane.plan = None;
@@ -116,9 +120,9 @@ impl Coinbase {
             return;
         }
         let product = text_behind(bytes, "\"product_id\":\"").and_then(|name| out.symbols.find(name));
-        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+        for (symbol, market) in self.lane.markets.iter_mut() {
             if product.is_none_or(|product| product == symbol) && market.book.has_delivered() {
-                market.book.on_loss(symbol, Cause::Undecodable, Some(at.received.micros()), out);
+                market.book.on_loss(symbol, Cause::Undecodable, out);
                 self.resyncs.want(symbol, at.received);
             }
         }
@@ -143,7 +147,7 @@ impl Adapter for Coinbase {
         }
         self.subscriptions.clear();
         self.resyncs.reset();
-        let products = interned(plan, out);
+        let products = symbols_of(plan, out);
         self.lane.plan = Some(plan.clone());
         let Outbox { symbols, actions, .. } = out;
         subscribe::subscribe(at.received, &plan.channels, &products, (symbols, &mut self.subscriptions), actions);
@@ -151,7 +155,7 @@ impl Adapter for Coinbase {
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
         let before = self.lane.plan.replace(plan.clone());
-        let (old, new) = (before.as_ref().map(|plan| interned(plan, out)).unwrap_or_default(), interned(plan, out));
+        let (old, new) = (before.as_ref().map(|plan| symbols_of(plan, out)).unwrap_or_default(), symbols_of(plan, out));
         let old_channels = before.map(|plan| plan.channels).unwrap_or_default();
         for channel in Channel::ALL {
             let (was, is) = (old_channels.contains(&channel), plan.channels.contains(&channel));
@@ -161,10 +165,10 @@ impl Adapter for Coinbase {
             subscribe::unsubscribe(&[channel], &ended, (symbols, &mut self.subscriptions), actions);
             subscribe::subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
             for symbol in ended {
-                let market = self.lane.market(symbol);
+                let market = self.lane.markets.entry(symbol);
                 match channel {
                     Channel::Trades => market.trades.interrupt(Cause::Downtime),
-                    Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Book => market.book.on_end(symbol, out),
                     Channel::Quotes => {}
                 }
             }
@@ -177,32 +181,32 @@ impl Adapter for Coinbase {
             Message::Update { product, time, changes } => {
                 let symbol = out.symbols.intern(product)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
-                lane.market(symbol).on_update(at, symbol, time, changes, out)
+                lane.markets.entry(symbol).on_update(at, symbol, time, changes, out)
             }
             Message::Match(trade) => {
                 let symbol = out.symbols.intern(trade.product)?;
                 subscriptions.delivered(Channel::Trades, symbol, at.received);
-                lane.market(symbol).on_match(symbol, &trade, out);
+                lane.markets.entry(symbol).on_match(symbol, &trade, out);
                 Ok(())
             }
             Message::Heartbeat { product, time, last_trade_id } => {
                 let symbol = out.symbols.intern(product)?;
                 if let Some(last) = last_trade_id {
-                    lane.market(symbol).trades.expect(out, symbol, last, time);
+                    lane.markets.entry(symbol).trades.expect(out, symbol, last, time);
                 }
                 Ok(())
             }
             Message::Snapshot { product, time, bids, asks } => {
                 let symbol = out.symbols.intern(product)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
-                lane.market(symbol).on_snapshot(at, symbol, time, (bids, asks), out)
+                lane.markets.entry(symbol).on_snapshot(at, symbol, time, (bids, asks), out)
             }
             Message::Subscriptions(channels) => {
                 subscribe::listed(channels, &out.symbols, subscriptions);
                 Ok(())
             }
             Message::Refusal { reason } => {
-                subscribe::refused(&reason, &out.symbols, subscriptions);
+                subscriptions.refuse_unanswered(&reason, |symbol| reason.contains(&**out.symbols.name(symbol)));
                 Err(FrameError::Refused { what: "a subscription".into(), reason })
             }
             Message::Other => Ok(()),
@@ -245,17 +249,6 @@ impl Adapter for Coinbase {
 
     fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
-    }
-}
-
-impl Lane {
-    #[inline]
-    fn market(&mut self, symbol: SymbolIx) -> &mut Market {
-        let at = symbol.0 as usize;
-        if self.markets.len() <= at {
-            self.markets.resize_with(at + 1, Market::default);
-        }
-        &mut self.markets[at]
     }
 }
 
@@ -314,14 +307,4 @@ impl Market {
         out.finish_book(mark, symbol, Role::Snapshot { keeps_from: None, depth: None }, None, None);
         Ok(())
     }
-}
-
-fn interned(plan: &LanePlan, out: &mut Outbox) -> Vec<SymbolIx> {
-    subscribe::products(plan, |name| match out.symbols.intern(name) {
-        Ok(symbol) => Some(symbol),
-        Err(error) => {
-            out.push_reject(&error);
-            None
-        }
-    })
 }

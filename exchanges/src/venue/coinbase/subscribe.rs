@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use crate::{
-    adapter::{Actions, LanePlan},
+    adapter::Actions,
     event::Channel,
     ids::{Nanos, SymbolIx},
     json::{Items, View},
-    subscription::{SubscriptionState, Subscriptions},
+    subscription::Subscriptions,
     symbols::Symbols,
 };
 
@@ -65,24 +65,6 @@ pub(super) fn listed(channels: Items<'_, '_>, symbols: &Symbols, subscriptions: 
             }
         }
     }
-}
-
-/// The venue refused a subscription: those of the product its reason names, else all not yet answered.
-pub(super) fn refused(reason: &str, symbols: &Symbols, subscriptions: &mut Subscriptions) {
-    let requested = |subscriptions: &Subscriptions| {
-        let open = subscriptions.list().iter().filter(|entry| entry.state == SubscriptionState::Requested);
-        open.map(|entry| (entry.channel, entry.symbol)).collect::<Vec<_>>()
-    };
-    let open = requested(subscriptions);
-    let named: Vec<_> = open.iter().filter(|(_, symbol)| reason.contains(&**symbols.name(*symbol))).copied().collect();
-    for (channel, symbol) in if named.is_empty() { open } else { named } {
-        subscriptions.refuse(channel, symbol, reason);
-    }
-}
-
-/// The symbols of a plan that can be interned; the others are handed to `bad`.
-pub(super) fn products(plan: &LanePlan, mut intern: impl FnMut(&str) -> Option<SymbolIx>) -> Vec<SymbolIx> {
-    plan.symbols.iter().filter_map(|name| intern(name)).collect()
 }
 
 fn send(kind: &str, channels: &[Channel], products: &[SymbolIx], symbols: &Symbols, actions: &mut Actions) {

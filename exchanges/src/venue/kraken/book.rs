@@ -78,7 +78,7 @@ impl BookState {
         }
         if !is_right {
             mark_levels(&mut out.events.levels[mark..], Flags::AFTER_GAP);
-            self.on_loss(at, symbol, time, Cause::Checksum, out);
+            self.on_loss(symbol, Cause::Checksum, out);
         }
         let role =
             if is_snapshot { Role::Snapshot { keeps_from: None, depth: Some(depth as usize) } } else { Role::Delta };
@@ -87,14 +87,21 @@ impl BookState {
     }
 
     /// Something of this book is missing or wrong.
-    pub(super) fn on_loss(&mut self, at: At, symbol: SymbolIx, time: Option<Micros>, cause: Cause, out: &mut Outbox) {
-        self.inband.on_loss(symbol, cause, time.or(Some(at.received.micros())), out);
+    pub(super) fn on_loss(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
+        self.inband.on_loss(symbol, cause, out);
         self.book.clear();
     }
 
     /// The connection ended.
     pub(super) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
         self.inband.on_close(symbol, cause, out);
+        self.book.clear();
+        self.depth = None;
+    }
+
+    /// The book is no longer recorded: nothing of it is missed from here on.
+    pub(super) fn on_end(&mut self, symbol: SymbolIx, out: &mut Outbox) {
+        self.inband.on_end(symbol, out);
         self.book.clear();
         self.depth = None;
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Proof, VenueSpec};
 use crate::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
     error::FrameError,
@@ -20,7 +21,7 @@ use crate::{
     json::{Items, Json, View},
     levels::LevelHead,
     metadata::Source,
-    plan::spread,
+    plan::{has_book, spread, symbols_of},
     resync::Resyncs,
     subscription::Subscriptions,
     symbols::Symbols,
@@ -80,8 +81,7 @@ struct Kraken {
 struct Lane {
     /// The plan of the connection that is open, as far as we know.
     plan: Option<LanePlan>,
-    /// By symbol index.
-    markets: Vec<Market>,
+    markets: BySymbol<Market>,
 }
 
 /// One pair.
@@ -104,8 +104,12 @@ impl Kraken {
     }
 
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
-        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
-            market.book.on_close(symbol, cause, out);
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
+                market.book.on_close(symbol, cause, out);
+            } else {
+                market.book.on_end(symbol, out);
+            }
             market.trades.interrupt(cause);
         }
         self.lane.plan = None;
@@ -121,9 +125,9 @@ impl Kraken {
             return;
         }
         let named = text_behind(bytes, "\"symbol\":\"").and_then(|name| out.symbols.find(name));
-        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
+        for (symbol, market) in self.lane.markets.iter_mut() {
             if named.is_none_or(|named| named == symbol) && market.book.inband.has_delivered() {
-                market.book.on_loss(at, symbol, None, Cause::Undecodable, out);
+                market.book.on_loss(symbol, Cause::Undecodable, out);
                 self.resyncs.want(symbol, at.received);
             }
         }
@@ -151,7 +155,7 @@ impl Adapter for Kraken {
         }
         self.subscriptions.clear();
         self.resyncs.reset();
-        let asked = interned(plan, out);
+        let asked = symbols_of(plan, out);
         self.lane.plan = Some(plan.clone());
         let depth = self.lane.depth();
         let Outbox { symbols, actions, .. } = out;
@@ -165,7 +169,7 @@ impl Adapter for Kraken {
         let depth_before = self.lane.depth();
         let before = self.lane.plan.replace(plan.clone());
         let depth = self.lane.depth();
-        let (old, new) = (before.as_ref().map(|plan| interned(plan, out)).unwrap_or_default(), interned(plan, out));
+        let (old, new) = (before.as_ref().map(|plan| symbols_of(plan, out)).unwrap_or_default(), symbols_of(plan, out));
         let old_channels = before.map(|plan| plan.channels).unwrap_or_default();
         for channel in Channel::ALL {
             let is_same = channel != Channel::Book || depth == depth_before;
@@ -177,10 +181,11 @@ impl Adapter for Kraken {
             subscribe::unsubscribe(channel, &ended, depth_before, (symbols, &mut self.subscriptions), actions);
             subscribe::subscribe(at.received, channel, &begun, depth, (symbols, &mut self.subscriptions), actions);
             for symbol in ended {
-                let market = self.lane.market(symbol);
+                let market = self.lane.markets.entry(symbol);
                 match channel {
                     Channel::Trades => market.trades.interrupt(Cause::Downtime),
-                    Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Book if begun.contains(&symbol) => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Book => market.book.on_end(symbol, out),
                     Channel::Quotes => {}
                 }
             }
@@ -241,15 +246,6 @@ impl Adapter for Kraken {
 }
 
 impl Lane {
-    #[inline]
-    fn market(&mut self, symbol: SymbolIx) -> &mut Market {
-        let at = symbol.0 as usize;
-        if self.markets.len() <= at {
-            self.markets.resize_with(at + 1, Market::default);
-        }
-        &mut self.markets[at]
-    }
-
     fn planned_depth(&self) -> Option<u32> {
         self.plan.as_ref().map(|plan| plan.book_depth.unwrap_or(DEPTH_DEFAULT))
     }
@@ -304,7 +300,7 @@ impl Frame<'_> {
 
     fn book_message(&mut self, head: Head, mark: usize) {
         let planned = self.lane.planned_depth();
-        let book = &mut self.lane.market(head.symbol).book;
+        let book = &mut self.lane.markets.entry(head.symbol).book;
         if !book.on_message(head, mark, planned, self.checksum, self.out) {
             self.resyncs.want(head.symbol, self.at.received);
         }
@@ -325,7 +321,7 @@ impl Frame<'_> {
     fn on_trade(&mut self, item: View<'_, '_>) -> Result<(), FrameError> {
         let symbol = self.delivered(Channel::Trades, item.need_text("symbol")?)?;
         let (id, trade) = wire::trade(symbol, item)?;
-        if self.lane.market(symbol).trades.admit(self.out, symbol, (id, id), trade.time) {
+        if self.lane.markets.entry(symbol).trades.admit(self.out, symbol, (id, id), trade.time) {
             self.out.push_trade(trade);
         }
         Ok(())
@@ -333,7 +329,11 @@ impl Frame<'_> {
 
     fn on_answer(&mut self, answer: &Answer<'_>) -> Result<(), FrameError> {
         if let Some(reason) = answer.refusal {
-            subscribe::refused(answer.symbol, reason, &self.out.symbols, self.subscriptions);
+            let symbols = &self.out.symbols;
+            self.subscriptions.refuse_unanswered(reason, |symbol| match answer.symbol {
+                Some(name) => &**symbols.name(symbol) == name,
+                None => reason.contains(&**symbols.name(symbol)),
+            });
             let what = format!("a subscription of {}", answer.symbol.unwrap_or("unnamed symbols"));
             return Err(FrameError::Refused { what, reason: reason.into() });
         }
@@ -343,7 +343,7 @@ impl Frame<'_> {
         let symbol = self.out.symbols.intern(answer.symbol.unwrap_or_default())?;
         self.subscriptions.acknowledge(channel, symbol);
         if let (Channel::Book, Some(depth)) = (channel, answer.depth) {
-            self.lane.market(symbol).book.on_depth(depth);
+            self.lane.markets.entry(symbol).book.on_depth(depth);
         }
         Ok(())
     }
@@ -353,7 +353,7 @@ impl Frame<'_> {
             legacy::Message::Book { pair, depth, parts } => {
                 let symbol = self.delivered(Channel::Book, pair)?;
                 if let Some(depth) = depth {
-                    self.lane.market(symbol).book.on_depth(depth);
+                    self.lane.markets.entry(symbol).book.on_depth(depth);
                 }
                 let parts = legacy::BookParts::read(parts)?;
                 let flags = if parts.is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
@@ -377,7 +377,7 @@ impl Frame<'_> {
             legacy::Message::Subscribed { pair, depth } => {
                 let symbol = self.out.symbols.intern(pair)?;
                 if let Some(depth) = depth {
-                    self.lane.market(symbol).book.on_depth(depth);
+                    self.lane.markets.entry(symbol).book.on_depth(depth);
                 }
                 Ok(())
             }
@@ -394,17 +394,6 @@ impl Frame<'_> {
         self.subscriptions.delivered(channel, symbol, self.at.received);
         Ok(symbol)
     }
-}
-
-fn interned(plan: &LanePlan, out: &mut Outbox) -> Vec<SymbolIx> {
-    let mut found = Vec::with_capacity(plan.symbols.len());
-    for name in &plan.symbols {
-        match out.symbols.intern(name) {
-            Ok(symbol) => found.push(symbol),
-            Err(error) => out.push_reject(&error),
-        }
-    }
-    found
 }
 
 /// Levels a side when the configuration does not say.

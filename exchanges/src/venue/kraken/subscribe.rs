@@ -6,7 +6,7 @@ use crate::{
     adapter::Actions,
     event::Channel,
     ids::{Nanos, SymbolIx},
-    subscription::{SubscriptionState, Subscriptions},
+    subscription::Subscriptions,
     symbols::Symbols,
 };
 
@@ -48,17 +48,6 @@ pub(super) fn resubscribe_book(
 ) {
     send("unsubscribe", Channel::Book, &[symbol], depth, symbols, actions);
     subscribe(now, Channel::Book, &[symbol], depth, (symbols, subscriptions), actions);
-}
-
-/// The venue refused: the symbol its answer or reason names, else all not yet answered.
-pub(super) fn refused(symbol: Option<&str>, reason: &str, symbols: &Symbols, subscriptions: &mut Subscriptions) {
-    let open = subscriptions.list().iter().filter(|entry| entry.state == SubscriptionState::Requested);
-    let open: Vec<_> = open.map(|entry| (entry.channel, entry.symbol)).collect();
-    let is_named = |name: &str| symbol.map_or_else(|| reason.contains(name), |symbol| symbol == name);
-    let named: Vec<_> = open.iter().filter(|(_, symbol)| is_named(symbols.name(*symbol))).copied().collect();
-    for (channel, symbol) in if named.is_empty() { open } else { named } {
-        subscriptions.refuse(channel, symbol, reason);
-    }
 }
 
 /// The channel that an acknowledgement names.

@@ -22,7 +22,7 @@ use crate::{
     json::View,
     levels::LevelHead,
     replica::Role,
-    sequence::{Missing, Step, link_renumbering},
+    sequence::{Step, link_renumbering},
     time::epoch,
 };
 
@@ -87,12 +87,12 @@ impl BookState {
         self.last = seq.or(self.last);
         let matches = if is_whole { self.apply(&message, mark, checksum, out) } else { None };
         let is_right = matches != Some(false);
-        let until = message.time.or(Some(at.received.micros()));
         if let Step::Gap(missing) = step {
-            self.lose(symbol, Loss::Sequence(missing), until, out);
+            self.inband.on_gap(symbol, missing, message.time, out);
+            self.book = None;
         } else if !is_right {
             out.events.levels[mark..].iter_mut().for_each(|level| level.flags = level.flags.with(Flags::AFTER_GAP));
-            self.lose(symbol, Loss::Other(Cause::Checksum), until, out);
+            self.lose(symbol, Cause::Checksum, out);
         }
         if is_snapshot && is_right {
             self.inband.on_snapshot(symbol, message.time, at.received.micros(), out);
@@ -106,17 +106,24 @@ impl BookState {
 
     /// A frame that may have been this book's could not be decoded. A numbered book waits for its next
     /// update to tell; another is broken. Gives `false` when the book needs a new snapshot.
-    pub(in crate::venue) fn on_undecodable(&mut self, at: At, symbol: SymbolIx, out: &mut Outbox) -> bool {
+    pub(in crate::venue) fn on_undecodable(&mut self, symbol: SymbolIx, out: &mut Outbox) -> bool {
         if self.last.is_some() || !self.inband.has_delivered() {
             return true;
         }
-        self.lose(symbol, Loss::Other(Cause::Undecodable), Some(at.received.micros()), out);
+        self.lose(symbol, Cause::Undecodable, out);
         false
     }
 
     /// The connection ended.
     pub(in crate::venue) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
         self.inband.on_close(symbol, cause, out);
+        self.last = None;
+        self.book = None;
+    }
+
+    /// The book is no longer recorded: nothing of it is missed from here on.
+    pub(in crate::venue) fn on_end(&mut self, symbol: SymbolIx, out: &mut Outbox) {
+        self.inband.on_end(symbol, out);
         self.last = None;
         self.book = None;
     }
@@ -133,19 +140,10 @@ impl BookState {
         message.checksum.map(|expected| checksum.interleaved(book) == expected)
     }
 
-    fn lose(&mut self, symbol: SymbolIx, loss: Loss, until: Option<Micros>, out: &mut Outbox) {
-        match loss {
-            Loss::Sequence(missing) => self.inband.on_gap(symbol, missing, until, out),
-            Loss::Other(cause) => self.inband.on_loss(symbol, cause, until, out),
-        }
+    fn lose(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
+        self.inband.on_loss(symbol, cause, out);
         self.book = None;
     }
-}
-
-#[derive(Clone, Copy)]
-enum Loss {
-    Sequence(Missing),
-    Other(Cause),
 }
 
 impl Message {

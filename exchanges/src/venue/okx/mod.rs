@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Proof, VenueSpec};
 use crate::{
     adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
     error::FrameError,
@@ -19,7 +20,7 @@ use crate::{
     inband::text_behind,
     json::{Items, Json},
     metadata::Source,
-    plan::spread,
+    plan::{has_book, spread, streams_of},
     resync::Resyncs,
     subscription::Subscriptions,
     symbols::Symbols,
@@ -84,8 +85,7 @@ struct Okx {
 struct Lane {
     /// The plan of the connection that is open, as far as we know.
     plan: Option<LanePlan>,
-    /// By symbol index.
-    markets: Vec<Market>,
+    markets: BySymbol<Market>,
 }
 
 /// One instrument.
@@ -109,8 +109,12 @@ impl Okx {
     }
 
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
-        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
-            market.book.on_close(symbol, cause, out);
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
+                market.book.on_close(symbol, cause, out);
+            } else {
+                market.book.on_end(symbol, out);
+            }
             market.trades.interrupt(cause);
         }
         self.lane.plan = None;
@@ -125,8 +129,8 @@ impl Okx {
             return;
         }
         let named = text_behind(bytes, "\"instId\":\"").and_then(|name| out.symbols.find(name));
-        for (symbol, market) in (0..).map(SymbolIx).zip(&mut self.lane.markets) {
-            if named.is_none_or(|named| named == symbol) && !market.book.on_undecodable(at, symbol, out) {
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            if named.is_none_or(|named| named == symbol) && !market.book.on_undecodable(symbol, out) {
                 self.resyncs.want(symbol, at.received);
             }
         }
@@ -154,7 +158,7 @@ impl Adapter for Okx {
         self.subscriptions.clear();
         self.resyncs.reset();
         self.last_sign = at.received;
-        let asked = streams(plan, out);
+        let asked = streams_of(plan, out);
         self.lane.plan = Some(plan.clone());
         let Outbox { symbols, actions, .. } = out;
         subscribe::subscribe(at.received, &asked, (symbols, &mut self.subscriptions), actions);
@@ -162,18 +166,18 @@ impl Adapter for Okx {
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
         let before = self.lane.plan.replace(plan.clone());
-        let before = before.map(|plan| streams(&plan, out)).unwrap_or_default();
-        let after = streams(plan, out);
+        let before = before.map(|plan| streams_of(&plan, out)).unwrap_or_default();
+        let after = streams_of(plan, out);
         let ended: Vec<_> = before.iter().filter(|stream| !after.contains(stream)).copied().collect();
         let begun: Vec<_> = after.iter().filter(|stream| !before.contains(stream)).copied().collect();
         let Outbox { symbols, actions, .. } = &mut *out;
         subscribe::unsubscribe(&ended, (symbols, &mut self.subscriptions), actions);
         subscribe::subscribe(at.received, &begun, (symbols, &mut self.subscriptions), actions);
         for (channel, symbol) in ended {
-            let market = self.lane.market(symbol);
+            let market = self.lane.markets.entry(symbol);
             match channel {
                 Channel::Trades => market.trades.interrupt(Cause::Downtime),
-                Channel::Book => market.book.on_close(symbol, Cause::Downtime, out),
+                Channel::Book => market.book.on_end(symbol, out),
                 Channel::Quotes => {}
             }
         }
@@ -233,17 +237,6 @@ impl Adapter for Okx {
     }
 }
 
-impl Lane {
-    #[inline]
-    fn market(&mut self, symbol: SymbolIx) -> &mut Market {
-        let at = symbol.0 as usize;
-        if self.markets.len() <= at {
-            self.markets.resize_with(at + 1, Market::default);
-        }
-        &mut self.markets[at]
-    }
-}
-
 /// One frame being taken in.
 struct Frame<'a> {
     at: At,
@@ -271,7 +264,8 @@ impl Frame<'_> {
                 Ok(())
             }
             Message::Refusal { reason } => {
-                subscribe::refused(&reason, &self.out.symbols, self.subscriptions);
+                self.subscriptions
+                    .refuse_unanswered(&reason, |symbol| reason.contains(&**self.out.symbols.name(symbol)));
                 Err(FrameError::Refused { what: "a request".into(), reason })
             }
             Message::Notice { reason } => {
@@ -291,7 +285,7 @@ impl Frame<'_> {
     ) -> Result<(), FrameError> {
         match channel {
             Channel::Book => data.try_for_each(|item| {
-                let book = &mut self.lane.market(symbol).book;
+                let book = &mut self.lane.markets.entry(symbol).book;
                 if !book.on_message(self.at, symbol, is_snapshot, item, (self.checksum, self.out))? {
                     self.resyncs.want(symbol, self.at.received);
                 }
@@ -299,7 +293,7 @@ impl Frame<'_> {
             }),
             Channel::Trades => data.try_for_each(|item| {
                 let (ids, trade) = wire::trade(self.at, symbol, item)?;
-                if self.lane.market(symbol).trades.admit(self.out, symbol, ids, trade.time) {
+                if self.lane.markets.entry(symbol).trades.admit(self.out, symbol, ids, trade.time) {
                     self.out.push_trade(trade);
                 }
                 Ok(())
@@ -310,18 +304,6 @@ impl Frame<'_> {
             }),
         }
     }
-}
-
-/// What a plan asks for, instrument by instrument. A symbol that cannot be is a reject.
-fn streams(plan: &LanePlan, out: &mut Outbox) -> Vec<(Channel, SymbolIx)> {
-    let mut streams = Vec::new();
-    for name in &plan.symbols {
-        match out.symbols.intern(name) {
-            Ok(symbol) => streams.extend(plan.channels.iter().map(|channel| (*channel, symbol))),
-            Err(error) => out.push_reject(&error),
-        }
-    }
-    streams
 }
 
 /// A connection silent this long is asked for a sign; the venue closes one that is silent for 30 s.

@@ -6,7 +6,7 @@ use crate::{
     adapter::Actions,
     event::Channel,
     ids::{Nanos, SymbolIx},
-    subscription::{SubscriptionState, Subscriptions},
+    subscription::Subscriptions,
     symbols::Symbols,
 };
 
@@ -43,16 +43,6 @@ pub(super) fn resubscribe_book(
     let book = [(Channel::Book, symbol)];
     send("unsubscribe", &book, symbols, actions);
     subscribe(now, &book, (symbols, subscriptions), actions);
-}
-
-/// The venue refused: the instrument its reason names, else all not yet answered.
-pub(super) fn refused(reason: &str, symbols: &Symbols, subscriptions: &mut Subscriptions) {
-    let open = subscriptions.list().iter().filter(|entry| entry.state == SubscriptionState::Requested);
-    let open: Vec<_> = open.map(|entry| (entry.channel, entry.symbol)).collect();
-    let named: Vec<_> = open.iter().filter(|(_, symbol)| reason.contains(&**symbols.name(*symbol))).copied().collect();
-    for (channel, symbol) in if named.is_empty() { open } else { named } {
-        subscriptions.refuse(channel, symbol, reason);
-    }
 }
 
 /// The channel behind the venue's name of it.
