@@ -40,7 +40,10 @@ impl Requests {
                     self.start();
                     return answered;
                 }
-                Some(Err(failure)) => warn!(error = %failure, "an HTTP request task ended without an answer"),
+                Some(Err(failure)) => {
+                    warn!(error = %failure, "an HTTP request task ended without an answer");
+                    self.start();
+                }
                 None => std::future::pending().await,
             }
         }
@@ -75,7 +78,8 @@ async fn answer(link: Arc<VenueLink>, url: String, request: HttpRequest) -> (Str
             }
             Err(failure) => {
                 warn!(url, error = %failure, failures = backoff.failures(), "HTTP request got no answer; will try again");
-                sleep(backoff.next()).await;
+                backoff.fail();
+                sleep(backoff.delay()).await;
             }
         }
     }

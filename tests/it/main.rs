@@ -3,10 +3,12 @@
 
 mod catch_up;
 mod cluster;
+mod daemon;
 mod feeding;
 mod journal;
 mod loopback;
 mod ops;
+mod process;
 mod proof;
 mod proxy;
 mod recordings;

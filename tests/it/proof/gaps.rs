@@ -44,16 +44,17 @@ struct Gap {
 type Key = (String, String);
 
 /// Panics unless all that is missing is named, and nothing that is there is called missing.
-pub(crate) fn check(truth: &Path, cluster: &Cluster, seed: u32) -> Named {
-    let trades = seen(cluster, "trades", "trade_id", "");
-    let updates = seen(cluster, "book_deltas", "seq", "WHERE flags & 2 = 0 AND seq IS NOT NULL");
+pub(crate) fn check(truth: &Path, (cluster, database): (&Cluster, &str), told: &str) -> Named {
+    let trades = seen(cluster, database, "trades", "trade_id", "");
+    let updates = seen(cluster, database, "book_deltas", "seq", "WHERE flags & 2 = 0 AND seq IS NOT NULL");
     let moments = seen(
         cluster,
+        database,
         "book_deltas",
         "(extract(epoch FROM time) * 1000000)::bigint",
         "WHERE flags & 2 = 0 AND seq IS NULL",
     );
-    let (trade_gaps, book_gaps) = (gaps(cluster, "trades"), gaps(cluster, "book"));
+    let (trade_gaps, book_gaps) = (gaps(cluster, database, "trades"), gaps(cluster, database, "book"));
     let mut named = Named::default();
     for line in BufReader::new(File::open(truth).unwrap()).lines() {
         let line: Line = serde_json::from_str(&line.unwrap()).unwrap();
@@ -61,18 +62,14 @@ pub(crate) fn check(truth: &Path, cluster: &Cluster, seed: u32) -> Named {
         match (line.kind.as_str(), line.id, line.u) {
             ("trade", Some(id), _) if is_missed(&trades, &key, id) => {
                 let is_named = named_by_id(&trade_gaps, &key, id);
-                assert!(
-                    is_named,
-                    "SEED={seed}: trade {id} of {key:?} is missing and in no gap: {:?}",
-                    trade_gaps.get(&key)
-                );
+                assert!(is_named, "{told}: trade {id} of {key:?} is missing and in no gap: {:?}", trade_gaps.get(&key));
                 named.trades += 1;
             }
             ("book", _, Some(u)) if has_levels(&line) && is_missed(&updates, &key, u) => {
                 let is_named = named_by_id(&book_gaps, &key, u);
                 assert!(
                     is_named,
-                    "SEED={seed}: book update {u} of {key:?} is missing and in no gap: {:?}",
+                    "{told}: book update {u} of {key:?} is missing and in no gap: {:?}",
                     book_gaps.get(&key)
                 );
                 named.books += 1;
@@ -82,7 +79,7 @@ pub(crate) fn check(truth: &Path, cluster: &Cluster, seed: u32) -> Named {
                 let is_named = book_gaps.get(&key).is_some_and(|gaps| gaps.iter().any(in_gap));
                 assert!(
                     is_named,
-                    "SEED={seed}: the book of {key:?} at {} is missing and in no gap: {:?}",
+                    "{told}: the book of {key:?} at {} is missing and in no gap: {:?}",
                     line.time_us,
                     book_gaps.get(&key)
                 );
@@ -95,7 +92,7 @@ pub(crate) fn check(truth: &Path, cluster: &Cluster, seed: u32) -> Named {
         for gap in gaps {
             let Some((first, last)) = gap.ids.filter(|(_, last)| *last != i64::MAX) else { continue };
             let there = (first..=last).find(|id| trades.get(key).is_some_and(|seen| seen.contains(id)));
-            assert_eq!(there, None, "SEED={seed}: a gap of {key:?} calls a trade missing that is there: {gap:?}");
+            assert_eq!(there, None, "{told}: a gap of {key:?} calls a trade missing that is there: {gap:?}");
         }
     }
     named
@@ -117,26 +114,26 @@ fn named_by_id(gaps: &HashMap<Key, Vec<Gap>>, key: &Key, id: i64) -> bool {
     gaps.get(key).is_some_and(|gaps| gaps.iter().any(holds))
 }
 
-fn seen(cluster: &Cluster, table: &str, id: &str, filter: &str) -> HashMap<Key, BTreeSet<i64>> {
+fn seen(cluster: &Cluster, database: &str, table: &str, id: &str, filter: &str) -> HashMap<Key, BTreeSet<i64>> {
     let sql = format!(
         "SELECT DISTINCT i.venue, i.symbol, {id} FROM market_data.{table} JOIN market_data.instruments i USING (instrument_id) {filter}"
     );
     let mut found: HashMap<Key, BTreeSet<i64>> = HashMap::new();
-    for line in cluster.psql("proof", &sql).lines() {
+    for line in cluster.psql(database, &sql).lines() {
         let fields: Vec<&str> = line.split('|').collect();
         found.entry((fields[0].into(), fields[1].into())).or_default().insert(fields[2].parse().unwrap());
     }
     found
 }
 
-fn gaps(cluster: &Cluster, channel: &str) -> HashMap<Key, Vec<Gap>> {
+fn gaps(cluster: &Cluster, database: &str, channel: &str) -> HashMap<Key, Vec<Gap>> {
     let sql = format!(
         "SELECT g.venue, i.symbol, first_missing, last_missing, (extract(epoch FROM since) * 1000000)::bigint,
              (extract(epoch FROM until) * 1000000)::bigint
          FROM audit.gaps g JOIN market_data.instruments i USING (instrument_id) WHERE channel = '{channel}'"
     );
     let mut found: HashMap<Key, Vec<Gap>> = HashMap::new();
-    for line in cluster.psql("proof", &sql).lines() {
+    for line in cluster.psql(database, &sql).lines() {
         let fields: Vec<&str> = line.split('|').collect();
         let number = |at: usize| fields[at].parse::<i64>().ok();
         let ids = number(2).map(|first| (first, number(3).unwrap_or(i64::MAX)));

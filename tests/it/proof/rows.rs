@@ -30,8 +30,23 @@ pub(crate) struct Difference {
     pub(crate) examples: Vec<(String, i64)>,
 }
 
+/// Panics unless both are the same multiset and the watermarks count it; returns how many rows there are.
+pub(crate) fn compare(journal_dir: &Path, (cluster, database): (&Cluster, &str), told: &str) -> u64 {
+    let found = difference(journal_dir, (cluster, database));
+    assert!(found.missing == 0 && found.surplus == 0, "{told}: {found:#?}");
+    let identity = cluster.psql(
+        database,
+        "SELECT count(*) FROM audit.watermarks w WHERE rejected <> 0 OR rows_total <>
+             (SELECT count(*) FROM market_data.trades t WHERE t.lane_id = w.lane_id)
+           + (SELECT count(*) FROM market_data.book_deltas t WHERE t.lane_id = w.lane_id)
+           + (SELECT count(*) FROM market_data.quotes t WHERE t.lane_id = w.lane_id)",
+    );
+    assert_eq!(identity.trim(), "0", "{told}: a watermark's row count is not the number of its rows");
+    found.journaled
+}
+
 /// Compares them as multisets of whole rows.
-pub(crate) fn compare(journal_dir: &Path, cluster: &Cluster) -> Difference {
+pub(crate) fn difference(journal_dir: &Path, (cluster, database): (&Cluster, &str)) -> Difference {
     let mut tally: HashMap<String, i64> = HashMap::new();
     let mut difference = Difference::default();
     each_journaled_row(journal_dir, |row| {
@@ -39,7 +54,7 @@ pub(crate) fn compare(journal_dir: &Path, cluster: &Cluster) -> Difference {
         difference.journaled += 1;
     });
     for query in QUERIES {
-        for row in cluster.psql("proof", query).lines() {
+        for row in cluster.psql(database, query).lines() {
             match tally.get_mut(row) {
                 Some(left) if *left > 1 => *left -= 1,
                 Some(1) => drop(tally.remove(row)),
@@ -53,18 +68,6 @@ pub(crate) fn compare(journal_dir: &Path, cluster: &Cluster) -> Difference {
     }
     difference.examples = tally.into_iter().take(10).collect();
     difference
-}
-
-/// Panics unless each watermark's row count is the number of its rows.
-pub(crate) fn check_counts(cluster: &Cluster, seed: u32) {
-    let identity = cluster.psql(
-        "proof",
-        "SELECT count(*) FROM audit.watermarks w WHERE rejected <> 0 OR rows_total <>
-             (SELECT count(*) FROM market_data.trades t WHERE t.lane_id = w.lane_id)
-           + (SELECT count(*) FROM market_data.book_deltas t WHERE t.lane_id = w.lane_id)
-           + (SELECT count(*) FROM market_data.quotes t WHERE t.lane_id = w.lane_id)",
-    );
-    assert_eq!(identity.trim(), "0", "SEED={seed}: a watermark's row count is not the number of its rows");
 }
 
 fn each_journaled_row(journal_dir: &Path, mut each: impl FnMut(String)) {

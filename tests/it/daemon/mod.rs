@@ -1,0 +1,5 @@
+//! The daemon as an operator meets it: the real process, loopback venues with faults, a real PostgreSQL that comes and
+//! goes, signals, a full disk. Whatever happens, what is recorded is exact and what is not is named.
+
+mod tls;
+mod world;
