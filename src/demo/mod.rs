@@ -117,7 +117,11 @@ impl Demo {
         let extension = if self.is_plain { Extension::Never } else { Extension::WhenThere };
         println!("folder      {}", dir.display());
         let mut cluster = Cluster::create(&dir.join("postgres"), extension)?;
-        let kind = if cluster.has_timescaledb() { "with TimescaleDB" } else { "plain (TimescaleDB is not installed)" };
+        let kind = match (cluster.has_timescaledb(), self.is_plain) {
+            (true, _) => "with TimescaleDB",
+            (false, true) => "plain PostgreSQL, as asked",
+            (false, false) => "plain PostgreSQL (TimescaleDB is not installed)",
+        };
         println!("database    {}  {kind}", cluster.url());
         let truth = dir.join("truth.ndjson");
         let venues = loopback::start(Options {
@@ -148,7 +152,8 @@ impl Demo {
         let sent = venues.stop()?;
         println!("\nchecking every row against what the venues sent ...");
         let comparison = truth::compare(&truth, &cluster.url()).await?;
-        summary::print(&cluster, &status, sent.rows(), &comparison, self.is_kept.then_some((dir, config.as_path())))?;
+        let sent = sent.venues.iter().map(|venue| venue.total.sent).sum();
+        summary::print(&cluster, &status, sent, &comparison, self.is_kept.then_some((dir, config.as_path())))?;
         if self.is_kept {
             cluster.keep();
         } else {

@@ -13,7 +13,7 @@ use super::error::Error;
 /// The right to write to a journal; given back when dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: fs::File,
+    file: fs::File,
 }
 
 impl Lock {
@@ -37,6 +37,15 @@ impl Lock {
         }
         let write = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         write.map_err(Error::io("write", path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a child being started at this moment holds it open until its `exec`.
+    fn drop(&mut self) {
+        if let Err(error) = rustix::fs::flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the journal's lock was not given back; the end of the process does that");
+        }
     }
 }

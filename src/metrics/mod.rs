@@ -16,7 +16,7 @@ use crate::status::LaneStatus;
 
 mod journal;
 
-pub use journal::{JournalLane, set_journal_room};
+pub use journal::*;
 
 // --- session ---
 

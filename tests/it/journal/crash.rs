@@ -174,7 +174,7 @@ impl World {
 
 fn start(disk: &SimDisk, seed: u64) -> (Journal, LaneJournal) {
     let mut config = config(Path::new(ROOT));
-    config.is_compressed = seed % 2 == 0;
+    config.is_compressed = seed.is_multiple_of(2);
     let journal = Journal::on_disk(Arc::new(disk.clone()), &config).unwrap();
     let (lane, recovered) = lane(&journal);
     assert_eq!(recovered.holes, [], "nothing durable is damaged");

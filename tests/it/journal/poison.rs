@@ -31,10 +31,7 @@ fn poisoned(disk: &SimDisk) -> (Journal, LaneJournal, Vec<Frame>) {
 fn after_a_failed_sync_every_call_fails_the_same_way_and_the_disk_is_not_asked_again() {
     let disk = SimDisk::new(1);
     let (journal, mut lane, frames) = poisoned(&disk);
-    let is_poison = |error: Error| match error {
-        Error::Poisoned { action: "fdatasync", cause, .. } => cause.to_string() == "simulated sync error",
-        other => panic!("{other}"),
-    };
+    let is_poison = |error: Error| matches!(error, Error::Poisoned { action: "fdatasync", cause, .. } if cause.to_string() == "simulated sync error");
     assert!(is_poison(append(&mut lane, &frames[0]).unwrap_err()));
     assert!(is_poison(lane.flush().unwrap_err()));
     assert!(is_poison(lane.seal().unwrap_err()));

@@ -76,7 +76,8 @@ fn prove(flavor: Flavor) {
     daemon.stop();
     let made = venues.stop().unwrap().rows();
     let told = format!("SEED={seed}");
-    let equal = rows::compare(&folder.path().join("journal"), (&cluster, "proof"), &told);
+    let journal = folder.path().join("journal");
+    let equal = rows::compare(&journal, (&cluster, "proof"), &told);
     let named = gaps::check(&truth, (&cluster, "proof"), &told);
     println!(
         "{flavor:?}: SEED={seed}: {blows:?}; venues made {made} rows; {equal} rows in the database, each exactly as its \
@@ -84,6 +85,22 @@ fn prove(flavor: Flavor) {
         named.trades, named.books
     );
     assert!(equal > 0, "SEED={seed}: nothing was recorded");
+    planted_damage_is_found(&journal, &cluster);
+}
+
+/// The comparison is worth something only if it can fail: one row is taken away, one doubled, one changed.
+fn planted_damage_is_found(journal: &Path, cluster: &Cluster) {
+    let some = "WHERE (lane_id, frame_pos) IN (SELECT lane_id, frame_pos FROM market_data.trades GROUP BY 1, 2 HAVING count(*) = 1 \
+                ORDER BY 1, 2 OFFSET 3 LIMIT 1)";
+    let other = some.replace("OFFSET 3", "OFFSET 5");
+    cluster.psql("proof", &format!("INSERT INTO market_data.trades SELECT * FROM market_data.trades {other}"));
+    cluster.psql("proof", &format!("DELETE FROM market_data.trades {some}"));
+    cluster.psql(
+        "proof",
+        &format!("UPDATE market_data.trades SET price = price + 1 {}", some.replace("OFFSET 3", "OFFSET 7")),
+    );
+    let found = rows::difference(journal, (cluster, "proof"));
+    assert_eq!((found.missing, found.surplus), (2, 2), "planted damage was not found: {found:#?}");
 }
 
 /// Strikes at random moments until the time is over, each kind at least as often as promised. Returns kills, crashes and
