@@ -34,7 +34,7 @@ pub(super) struct Setup {
     pub(super) faults: Vec<&'static str>,
     /// Lines added to `tapeway.yaml` at the top level.
     pub(super) main: &'static str,
-    /// Lines added to `journal:`.
+    /// Lines of `journal:` beside `dir`.
     pub(super) journal: &'static str,
     /// Lines added to every venue's file.
     pub(super) venue: &'static str,
@@ -49,7 +49,7 @@ impl Default for Setup {
             has_tls: false,
             faults: Vec::new(),
             main: "",
-            journal: "",
+            journal: "  free_bytes_min: 0B\n",
             venue: "",
         }
     }
@@ -102,7 +102,7 @@ impl World {
     pub(super) fn write_main(&self, more: &str) {
         let database = self.cluster.database_at(&self.database, self.proxy.port);
         let text = format!(
-            "{more}\njournal:\n  dir: {}\n  free_bytes_min: 0B\n{}writer:\n  pin: off\n  threads: 1\n\
+            "{more}\njournal:\n  dir: {}\n{}writer:\n  pin: off\n  threads: 1\n\
              database:\n  url: {}\nhttp:\n  listen: 127.0.0.1:0\n",
             self.journal().display(),
             self.setup.journal,
