@@ -336,7 +336,7 @@ impl Session {
                     return Ok(CloseReason { kind: CloseKind::Rotation, detail: "end of the connection's lifetime".into() });
                 }
                 () = stopped(&mut stop) => {
-                    return Ok(CloseReason { kind: CloseKind::Shutdown, detail: "the daemon is stopping".into() });
+                    return Ok(CloseReason { kind: CloseKind::Shutdown, detail: "told to stop".into() });
                 }
             }
         }
