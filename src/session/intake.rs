@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tapeway_exchanges::{
     adapter::At,
     decoder::Decoder,
-    event::{Events, Note},
+    event::{Events, Flags, Note},
     ids::Nanos,
     input::Kind,
 };
@@ -155,8 +155,10 @@ impl Intake {
         self.metrics.trades.increment(trades.len() as u64);
         self.metrics.levels.increment(levels.len() as u64);
         self.metrics.quotes.increment(quotes.len() as u64);
+        // A trade that was fetched again says nothing about the way from the venue to here.
+        let live = trades.iter().rfind(|row| !row.flags.has(Flags::BACKFILL));
         let lags = [
-            trades.last().map(|row| (row.frame, row.time, trades.len())),
+            live.map(|row| (row.frame, row.time, trades.len())),
             levels.last().map(|row| (row.frame, row.time, levels.len())),
             quotes.last().map(|row| (row.frame, row.time, quotes.len())),
         ];
@@ -196,7 +198,8 @@ impl Intake {
                     if is_said {
                         let symbol = name(closed.symbol);
                         let channel = closed.channel.map_or("all", |channel| channel.name());
-                        info!(lane, symbol, channel, end = closed.end.name(), pos = %closed.id.pos, rows = closed.rows, "gap closed");
+                        let (end, rows, detail) = (closed.end.name(), closed.rows, closed.detail.as_deref());
+                        info!(lane, symbol, channel, end, pos = %closed.id.pos, rows, detail, "gap closed");
                     }
                 }
                 Note::Reject(reject) => {

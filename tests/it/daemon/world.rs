@@ -241,13 +241,3 @@ impl Finished {
         self.folder.path().join("truth.ndjson")
     }
 }
-
-/// Gaps of a channel: venue, symbol, cause, first and last missing, state; one a line.
-pub(super) fn gaps_sql(channel: &str) -> String {
-    format!(
-        "SELECT concat_ws('|', g.venue, i.symbol, g.cause, coalesce(g.first_missing::text, '-'),
-             coalesce(g.last_missing::text, '-'), g.state)
-         FROM audit.gaps g LEFT JOIN market_data.instruments i USING (instrument_id)
-         WHERE g.channel = '{channel}' ORDER BY g.venue, i.symbol, g.first_missing"
-    )
-}
