@@ -4,6 +4,7 @@
 mod catch_up;
 mod cluster;
 mod feeding;
+mod healing;
 mod journal;
 mod loopback;
 mod ops;
