@@ -4,6 +4,7 @@ use std::{fmt::Display, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod book;
 mod check;
 mod demo;
@@ -40,6 +41,8 @@ enum Command {
     Book(book::Args),
     /// Look at, verify or repair the journal.
     Journal(journal::Args),
+    /// Measure each part and the whole on this machine, beside the database's own speed.
+    Bench(bench::Args),
     /// A venue server on loopback: for demos, load tests and capacity planning.
     Loopback(Box<loopback::Args>),
 }
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Normalize(args) => normalize::run(args),
         Command::Book(args) => book::run(args),
         Command::Journal(args) => journal::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Loopback(args) => loopback::run(*args),
     };
     result.unwrap_or_else(|failure| {

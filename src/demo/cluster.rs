@@ -190,6 +190,17 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Process id of the server's first process.
+    ///
+    /// # Errors
+    ///
+    /// It is not running.
+    pub fn pid(&self) -> io::Result<u32> {
+        let text = fs::read_to_string(self.data().join("postmaster.pid"))?;
+        let first = text.lines().next().and_then(|line| line.trim().parse().ok());
+        first.ok_or_else(|| io::Error::other("postmaster.pid does not begin with a process id"))
+    }
+
     /// Where the server is, for the database `tapeway`.
     pub fn url(&self) -> String {
         self.url_of("tapeway")
@@ -288,6 +299,11 @@ fn newest_server() -> Option<PathBuf> {
         .filter(|path| path.join("bin/initdb").exists())
         .max_by_key(|path| number(path))?;
     Some(newest.join("bin"))
+}
+
+/// psql of the newest server on this machine, or the one on the path.
+pub fn psql_program() -> PathBuf {
+    newest_server().map(|bin| bin.join("psql")).filter(|psql| psql.exists()).unwrap_or_else(|| "psql".into())
 }
 
 fn has_timescaledb(bin: &Path) -> bool {

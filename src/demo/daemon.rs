@@ -19,23 +19,26 @@ use crate::{
 
 /// A running `tapeway run`. Dropping it kills it.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
     url: String,
     dialer: Dialer,
 }
 
 impl Daemon {
-    /// Starts it; its log goes into `dir`.
+    /// Starts `program`, or this very program; its log goes into `dir`.
     ///
     /// # Errors
     ///
     /// The program cannot be started.
-    pub(super) fn start(dir: &Path, config: &Path, port: u16) -> Result<Self, DemoError> {
+    pub(crate) fn start(dir: &Path, config: &Path, port: u16, program: Option<&Path>) -> Result<Self, DemoError> {
         let log = dir.join("tapeway.log");
         let stderr = File::create(&log).map_err(failed(&log))?;
-        let program = std::env::current_exe().map_err(failed(Path::new("/proc/self/exe")))?;
+        let program = match program {
+            Some(program) => program.to_owned(),
+            None => std::env::current_exe().map_err(failed(Path::new("/proc/self/exe")))?,
+        };
         let child = Command::new(&program)
             .args(["run", "--config"])
             .arg(config)
@@ -54,7 +57,7 @@ impl Daemon {
     /// # Errors
     ///
     /// It ended, or is not ready in time.
-    pub(super) async fn until_ready(&mut self) -> Result<(), DemoError> {
+    pub(crate) async fn until_ready(&mut self) -> Result<(), DemoError> {
         let started = Instant::now();
         let mut detail = String::from("it does not answer");
         while started.elapsed() < READY_TIMEOUT {
@@ -75,7 +78,7 @@ impl Daemon {
     /// # Errors
     ///
     /// It ended, or has rows left at the end of a generous time.
-    pub(super) async fn until_drained(&mut self) -> Result<Status, DemoError> {
+    pub(crate) async fn until_drained(&mut self) -> Result<Status, DemoError> {
         let started = Instant::now();
         let mut before = None;
         let mut detail = String::new();
@@ -95,7 +98,7 @@ impl Daemon {
     }
 
     /// Its status and metrics, if it answers.
-    pub(super) async fn ask(&self) -> Option<(Status, String)> {
+    pub(crate) async fn ask(&self) -> Option<(Status, String)> {
         let status = http::get(&self.dialer, &format!("{}/status", self.url)).await.ok()?;
         let metrics = http::get(&self.dialer, &format!("{}/metrics", self.url)).await.ok()?;
         let status = serde_json::from_slice(&status.body).ok()?;
@@ -107,7 +110,7 @@ impl Daemon {
     /// # Errors
     ///
     /// It ended; the end of its log is in the message.
-    pub(super) fn check(&mut self) -> Result<(), DemoError> {
+    pub(crate) fn check(&mut self) -> Result<(), DemoError> {
         match self.child.try_wait() {
             Ok(Some(status)) => Err(self.ended(&status.to_string())),
             Ok(None) => Ok(()),
@@ -120,7 +123,7 @@ impl Daemon {
     /// # Errors
     ///
     /// It did not stop cleanly.
-    pub(super) fn stop(mut self) -> Result<(), DemoError> {
+    pub(crate) fn stop(mut self) -> Result<(), DemoError> {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
             && let Err(failure) = kill_process(pid, Signal::TERM)
         {
@@ -131,6 +134,11 @@ impl Daemon {
             Ok(status) => Err(self.ended(&status.to_string())),
             Err(failure) => Err(self.ended(&failure.to_string())),
         }
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn ended(&self, status: &str) -> DemoError {

@@ -15,8 +15,9 @@ use crate::{
 };
 
 pub mod cluster;
-mod config;
-mod daemon;
+pub(crate) mod config;
+pub(crate) mod daemon;
+pub(crate) mod histogram;
 mod progress;
 mod summary;
 pub mod truth;
@@ -135,8 +136,18 @@ impl Demo {
         })?;
         println!("venues      four on loopback, seed {}, {} instruments each", self.seed, self.symbols);
         let port = free_port().map_err(failed(dir))?;
-        let config = config::write(dir, &cluster, &venues, self.symbols, port).map_err(failed(dir))?;
-        let mut daemon = Daemon::start(dir, &config, port)?;
+        let settings = config::Settings {
+            dir,
+            database_url: &cluster.url(),
+            venues: &Venue::ALL,
+            server: &venues,
+            symbols: self.symbols,
+            port,
+            is_journal_compressed: true,
+            shutdown_seconds: 30,
+        };
+        let config = config::write(&settings).map_err(failed(dir))?;
+        let mut daemon = Daemon::start(dir, &config, port, None)?;
         println!("daemon      http://127.0.0.1:{port}/status  /metrics  /readyz   log {}", daemon.log.display());
         let result = self.record(&mut daemon, &venues).await;
         let is_interrupted = match result {

@@ -232,6 +232,9 @@ pub(super) fn snapshot(engine: &mut Engine, slot: usize, symbol: usize, channel:
         Channel::Quotes => {
             let Some(top) = state.top() else { return };
             put_ticker(buf, "snapshot", state, top, clock_us, iso);
+            // A quote is a whole state, so this is one more; the market may not have made it before.
+            let sent: Vec<u64> = conn.into_iter().collect();
+            truth.quote(instrument, None, top, clock_us, Fate::Sent, &sent);
             ",\"channel\":\"quotes\"".to_owned()
         }
         Channel::AggTrades | Channel::Heartbeat => return,
@@ -289,7 +292,10 @@ pub(super) fn emit(engine: &mut Engine, views: &mut Views, step: &Step) -> u64 {
             stats.add(symbol, Channel::Book, count, hub.sent.len());
             let ids = BookIds::Checksum { depth, checksum: said };
             truth.book(instrument, ids, &views.shown, step.time_us, fate, &hub.sent);
-            rows += count;
+            // The usual depth is in the truth even when only others are subscribed; the rate is of what goes out.
+            if !hub.sent.is_empty() || !hub.has_subscribers(symbol, Channel::Book) {
+                rows += count;
+            }
         }
     }
     rows

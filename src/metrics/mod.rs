@@ -105,6 +105,7 @@ pub const LANES_STANDBY: &str = "tapeway_lanes_standby";
 pub fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(RECEIVE_TO_COMMIT.into()), RECEIVE_TO_COMMIT_BUCKETS)?
         .set_buckets_for_metric(Matcher::Suffix("_rows".into()), ROWS_BUCKETS)?
         .install_recorder()?;
     describe();
@@ -180,6 +181,14 @@ impl SessionMetrics {
         }
     }
 
+    /// The lane's session has ended on purpose. A lane that is not meant to be connected is neither up nor down, and
+    /// no alert is to fire for it.
+    pub fn retire(&self) {
+        self.connected.set(f64::NAN);
+        self.last_frame.set(f64::NAN);
+        self.subscriptions.iter().for_each(|gauge| gauge.set(0.0));
+    }
+
     /// Counts a gap. Rare, so the handle is looked up.
     pub fn gap(&self, channel: Option<Channel>, cause: Cause) {
         let channel = channel.map_or("all", Channel::name);
@@ -212,7 +221,7 @@ impl SessionMetrics {
 /// Values of the `state` label of [`SUBSCRIPTIONS`].
 pub const SUBSCRIPTION_STATES: [&str; 4] = ["live", "requested", "refused", "stale"];
 
-/// One lane's gauges, set once a second from the lane's progress.
+/// One lane's gauges, set at every scrape from the lane's progress.
 #[derive(Debug)]
 pub struct LaneMetrics {
     pub rows_received: Gauge,
@@ -348,6 +357,11 @@ impl LaneWriterMetrics {
 const SECONDS_BUCKETS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0,
+];
+/// Bucket bounds of the time to commit: the same, finer where it usually lies.
+const RECEIVE_TO_COMMIT_BUCKETS: &[f64] = &[
+    0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.35, 0.4, 0.5, 0.75, 1.0,
+    1.5, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 /// Bucket bounds of every histogram of rows.
 const ROWS_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5];

@@ -69,7 +69,8 @@ async fn answer(link: Arc<VenueLink>, slots: Arc<Semaphore>, url: String, reques
             }
             Err(failure) => {
                 warn!(url, error = %failure, failures = backoff.failures(), "HTTP request got no answer; will try again");
-                sleep(backoff.next()).await;
+                backoff.fail();
+                sleep(backoff.delay()).await;
             }
         }
     }

@@ -39,10 +39,7 @@ impl Shard {
         loop {
             self.take_commands();
             if in_flight.is_none() {
-                if Instant::now() >= look_at {
-                    self.claim(session).await?;
-                    look_at = Instant::now() + LOOK_EVERY;
-                }
+                self.look(session, &mut look_at).await?;
                 self.let_go(session).await?;
                 if self.building.is_empty() && self.is_done() {
                     return Ok(());
@@ -86,14 +83,26 @@ impl Shard {
             if let Some(flight) = in_flight.take() {
                 self.settle(session, flight.await).await?;
             }
+            // Under load this is the only moment without a transaction.
+            self.look(session, &mut look_at).await?;
             let (sealed, scratch) = self.encoder.take().expect("it was encoded just now").finish();
             self.scratch = scratch;
             in_flight = Some(Box::pin(write(session, sealed)));
         }
     }
 
-    /// Gathers chunks until the batch is big or old enough, or until there is something else to look at: a command, a
-    /// lane to claim (not before `look_at`), the end.
+    /// Claims lanes and looks whether the connection lives, if it is time for that.
+    async fn look(&mut self, session: &Session, look_at: &mut Instant) -> Result<(), Failure> {
+        if Instant::now() >= *look_at {
+            self.claim(session).await?;
+            self.let_go(session).await?;
+            *look_at = Instant::now() + LOOK_EVERY;
+        }
+        Ok(())
+    }
+
+    /// Gathers chunks until the batch is big or old enough, or until there is something else to do: a command, the end,
+    /// or, with nothing gathered, a look at the lanes.
     async fn fill(&mut self, look_at: Instant) {
         loop {
             let now = Instant::now();
@@ -103,7 +112,8 @@ impl Shard {
             }
             let due = self.building.due(&self.limits);
             let is_ending = self.is_stopping() || self.feeds.iter().any(|feed| feed.is_leaving);
-            if due.is_some_and(|due| due <= now) || now >= look_at || (is_ending && !any) {
+            let is_look_due = self.building.is_empty() && now >= look_at;
+            if due.is_some_and(|due| due <= now) || is_look_due || (is_ending && !any) {
                 if is_ending && self.building.is_empty() {
                     tokio::time::sleep(POLL_ENDING).await; // For what another lane's or the disk's turn is.
                 }
@@ -113,7 +123,7 @@ impl Shard {
                 yield_now().await;
                 continue;
             }
-            let until = due.unwrap_or(look_at).min(look_at).min(now + POLL);
+            let until = due.unwrap_or(look_at).min(now + POLL);
             let (wake, mut stop) = (self.wake.clone(), self.stop.clone());
             stop.mark_unchanged();
             tokio::select! {
@@ -181,8 +191,13 @@ impl Shard {
     async fn let_go(&mut self, session: &Session) -> Result<(), Failure> {
         let mut at = 0;
         while let Some(feed) = self.feeds.get(at) {
-            let is_free = !matches!(feed.claim, Claim::Held(_)) || (feed.is_drained() && is_committed(&feed.lane));
-            if feed.is_leaving && is_free && self.building.is_empty() {
+            let is_free = match feed.claim {
+                // Everything committed: none of its chunks is under way.
+                Claim::Held(_) => feed.is_drained() && is_committed(&feed.lane),
+                Claim::Unclaimed => is_committed(&feed.lane),
+                Claim::Standby | Claim::Refused(_) => true,
+            };
+            if feed.is_leaving && is_free {
                 if matches!(feed.claim, Claim::Held(_)) {
                     watermark::release(&session.connection, feed.lane.venue.name, &feed.lane.name).await?;
                 }

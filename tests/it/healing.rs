@@ -19,7 +19,8 @@ use tapeway::loopback::{self, Kinds, Options, Rate, Venue};
 
 use crate::{
     cluster::{Cluster, Flavor},
-    proof::daemon::{self, Daemon},
+    process::{self, Daemon},
+    proof::{gaps, rows},
 };
 
 #[test]
@@ -53,7 +54,7 @@ fn every_trade_a_venue_serves_is_there_once_whatever_was_missed() {
     let config = write_config(folder.path(), database.url.expose(), &venues);
     let mut daemon = Daemon::start(folder.path(), &config);
     let stored = || cluster.psql("healing", "SELECT to_regclass('market_data.trades')").trim().len() > 2;
-    daemon::wait(Duration::from_secs(60), "the tables are there", stored);
+    process::wait(Duration::from_secs(60), "the tables are there", stored);
     for _ in 0..KILLS {
         std::thread::sleep(Duration::from_millis(rng.random_range(1_500..3_500)));
         daemon.kill();
@@ -63,12 +64,14 @@ fn every_trade_a_venue_serves_is_there_once_whatever_was_missed() {
     std::thread::sleep(Duration::from_secs(2));
     venues.pause();
     daemon.until_drained();
-    let open = || cluster.psql("healing", "SELECT count(*) FROM audit.gaps WHERE state = 'open'");
-    daemon::wait(Duration::from_secs(240), "no gap is open", || open().trim() == "0");
+    gaps::until_settled(&cluster, "healing");
     daemon.until_drained();
     daemon.stop();
     venues.stop().unwrap();
 
+    let told = format!("SEED={seed}");
+    rows::compare(&folder.path().join("journal"), (&cluster, "healing"), &told);
+    gaps::check(&truth, (&cluster, "healing"), &told);
     let stored = stored_trades(&cluster, seed);
     let missing = missing(&truth, &stored, seed);
     let count = |sql: &str| cluster.psql("healing", sql).trim().parse::<u64>().unwrap();

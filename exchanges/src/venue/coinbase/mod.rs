@@ -69,6 +69,7 @@ struct Coinbase {
     json: Json,
     lane: Lane,
     subscriptions: Subscriptions,
+    asked: subscribe::Asked,
     resyncs: Resyncs,
     backfills: Backfills,
     /// The lane's symbols as of the last input, for resyncs that wait for a tick.
@@ -96,6 +97,7 @@ impl Coinbase {
             json: Json::new(),
             lane: Lane::default(),
             subscriptions: Subscriptions::default(),
+            asked: subscribe::Asked::default(),
             resyncs: Resyncs::default(),
             backfills: Backfills::default(),
             names: Symbols::default(),
@@ -156,11 +158,13 @@ impl Adapter for Coinbase {
             self.interrupt(Cause::Downtime, out);
         }
         self.subscriptions.clear();
+        self.asked.reset();
         self.resyncs.reset();
         let products = symbols_of(plan, out);
         self.lane.plan = Some(plan.clone());
         let Outbox { symbols, actions, .. } = out;
-        subscribe::subscribe(at.received, &plan.channels, &products, (symbols, &mut self.subscriptions), actions);
+        let Self { asked, subscriptions, .. } = self;
+        asked.subscribe(at.received, &plan.channels, &products, (symbols, subscriptions), actions);
         self.backfills.reset();
         for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
             if has(Some(plan), Channel::Trades, out.name(symbol)) {
@@ -182,7 +186,7 @@ impl Adapter for Coinbase {
             let begun: Vec<_> = new.iter().filter(|symbol| is && !(was && old.contains(symbol))).copied().collect();
             let Outbox { symbols, actions, .. } = &mut *out;
             subscribe::unsubscribe(&[channel], &ended, (symbols, &mut self.subscriptions), actions);
-            subscribe::subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
+            self.asked.subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
             for symbol in ended {
                 let market = self.lane.markets.entry(symbol);
                 match channel {
@@ -199,7 +203,7 @@ impl Adapter for Coinbase {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { json, lane, subscriptions, backfills, .. } = self;
+        let Self { json, lane, subscriptions, asked, backfills, .. } = self;
         let result = json.read(bytes, |root| match wire::read(root)? {
             Message::Update { product, time, changes } => {
                 let symbol = out.symbols.intern(product)?;
@@ -234,10 +238,12 @@ impl Adapter for Coinbase {
             }
             Message::Subscriptions(channels) => {
                 subscribe::listed(channels, &out.symbols, subscriptions);
+                asked.listed(subscriptions);
                 Ok(())
             }
             Message::Refusal { reason } => {
-                subscriptions.refuse_unanswered(&reason, |symbol| reason.contains(&**out.symbols.name(symbol)));
+                let Outbox { symbols, actions, .. } = &mut *out;
+                asked.refused(at.received, &reason, (symbols, subscriptions), actions);
                 Err(FrameError::Refused { what: "a subscription".into(), reason })
             }
             Message::Other => Ok(()),
