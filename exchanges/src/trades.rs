@@ -5,7 +5,8 @@
 //! id further on            emitted, after a gap that names the ids between
 //! id inside an open gap    emitted: it was late, or is fetched; a gap whose every id has come is closed as healed
 //! id seen before           not emitted: a repetition (a snapshot after a reconnect, a doubled frame)
-//! id before the first      emitted, after a gap of unknown ids: the venue has begun to count anew
+//! id just before the first emitted: it was late when the lane began; ids between are a gap
+//! id far before the first  emitted, after a gap of unknown ids: the venue has begun to count anew
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -127,6 +128,13 @@ impl TradeIds {
         if last > seen {
             self.skip(out, symbol, Missing::between(seen + 1, first - 1), time);
             self.seen = Some((oldest, last));
+        } else if last < oldest && oldest.abs_diff(last) <= LATE_IDS_MAX {
+            if last.saturating_add(1) < oldest {
+                let span = Span { since: Some(time), until: None };
+                self.open(out, symbol, Cause::Sequence, Missing::between(last + 1, oldest - 1), span);
+            }
+            self.seen = Some((first, seen));
+            return true;
         } else if last < oldest {
             self.holes.give_up(out, symbol, "the venue has begun to count anew");
             self.skip(out, symbol, Missing::UNKNOWN, time);
@@ -143,7 +151,10 @@ impl TradeIds {
 
     fn skip(&mut self, out: &mut Outbox, symbol: SymbolIx, missing: Missing, time: Micros) {
         let cause = self.interrupted.take().unwrap_or(Cause::Sequence);
-        let span = Span { since: self.time, until: Some(time) };
+        self.open(out, symbol, cause, missing, Span { since: self.time, until: Some(time) });
+    }
+
+    fn open(&mut self, out: &mut Outbox, symbol: SymbolIx, cause: Cause, missing: Missing, span: Span) {
         let id = out.push_gap(gap(Some(symbol), Some(Channel::Trades), cause, missing, span));
         match missing {
             Missing { first: Some(first), last: Some(last) } => {
@@ -169,6 +180,9 @@ impl TradeIds {
         }
     }
 }
+
+/// How far below the first id seen a trade may be and still be a late one: further, the venue counts anew.
+const LATE_IDS_MAX: u64 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -222,6 +236,18 @@ mod tests {
         assert_eq!(kept, [7, 11, 9, 8, 10]);
         assert!(
             matches!(&notes[..], [Note::Gap(_), Note::GapClosed(closed)] if closed.rows == 3 && closed.end == GapEnd::Healed)
+        );
+    }
+
+    #[test]
+    fn a_lane_that_begins_with_a_trade_out_of_order_takes_the_late_ones() {
+        let mut trades = TradeIds::default();
+        let (kept, notes) = feed(&mut trades, &[8, 7, 9, 8, 7]);
+        assert_eq!((kept, notes), (vec![8, 7, 9], vec![]));
+        let (kept, notes) = feed(&mut TradeIds::default(), &[8, 5, 9, 7, 6, 5, 7]);
+        assert_eq!((kept, gaps(&notes)), (vec![8, 5, 9, 7, 6], vec![(Cause::Sequence, Some(6), Some(7))]));
+        assert!(
+            matches!(&notes[..], [Note::Gap(_), Note::GapClosed(closed)] if closed.rows == 2 && closed.end == GapEnd::Healed)
         );
     }
 

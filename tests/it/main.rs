@@ -5,6 +5,7 @@ mod catch_up;
 mod cluster;
 mod daemon;
 mod feeding;
+mod healing;
 mod journal;
 mod loopback;
 mod ops;
