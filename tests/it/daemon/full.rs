@@ -15,18 +15,18 @@ const SPOT: Venue = Venue::BinanceSpot;
 
 #[test]
 fn a_journal_at_its_free_bytes_stops_the_sockets_and_goes_on_when_the_database_is_back() {
-    fill_and_recover("  segment_bytes_max: 1MiB\n  free_bytes_min: 2MiB\n");
+    fill_and_recover("  segment_bytes_max: 1MiB\n  free_bytes_min: 2MiB\n", "5m");
 }
 
 #[test]
 fn a_disk_that_is_full_to_the_last_byte_is_survived_as_well() {
-    fill_and_recover("  segment_bytes_max: 1MiB\n  free_bytes_min: 0B\n");
+    fill_and_recover("  segment_bytes_max: 1MiB\n  free_bytes_min: 0B\n  compress: false\n", "5m");
 }
 
-fn fill_and_recover(journal: &'static str) {
+fn fill_and_recover(journal: &'static str, size: &str) {
     let setup = Setup { venues: vec![SPOT], rate: 12_000.0, journal, ..Setup::default() };
     let Some(world) = World::new(setup) else { return };
-    let Some(disk) = Disk::mount(world.journal(), "8m") else { return };
+    let Some(disk) = Disk::mount(world.journal(), size) else { return };
     let mut daemon = world.start_recording();
     world.proxy.down();
     until_full(&world, &mut daemon);
@@ -59,7 +59,7 @@ fn fill_and_recover(journal: &'static str) {
     let url = cluster.database_at(&database, cluster.port).url;
     let comparison = block_on(truth::compare(&path, url.expose())).unwrap();
     assert_eq!((comparison.doubled, comparison.invented), (0, 0), "{comparison:?}");
-    assert!(comparison.equal > 5_000, "{comparison:?}");
+    assert!(comparison.equal > 2_000, "{comparison:?}");
     let lost =
         cluster.psql(&database, "SELECT count(*) FROM audit.rejects WHERE detail LIKE '%no longer in the journal%'");
     assert_eq!(lost.trim(), "0", "something uncommitted was given up");
