@@ -39,15 +39,13 @@ impl Shard {
         loop {
             self.take_commands();
             if in_flight.is_none() {
-                if Instant::now() >= look_at {
-                    self.claim(session).await?;
-                    look_at = Instant::now() + LOOK_EVERY;
-                }
-                self.let_go(session).await?;
+                self.look(session, &mut look_at).await?;
                 if self.building.is_empty() && self.is_done() {
                     return Ok(());
                 }
             }
+            // While the connection is busy a batch is not cut short for a look that has to wait anyway.
+            let look_by = in_flight.is_none().then_some(look_at);
             tokio::select! {
                 biased;
                 outcome = landed(&mut in_flight) => {
@@ -55,7 +53,7 @@ impl Shard {
                     self.settle(session, outcome).await?;
                     continue;
                 }
-                result = self.fill(look_at) => result,
+                result = self.fill(look_by) => result,
             }
             if self.building.is_empty() {
                 if let Some(flight) = in_flight.take() {
@@ -85,6 +83,8 @@ impl Shard {
             }
             if let Some(flight) = in_flight.take() {
                 self.settle(session, flight.await).await?;
+                // With always a batch to write, this is the only moment at which the connection is free.
+                self.look(session, &mut look_at).await?;
             }
             let (sealed, scratch) = self.encoder.take().expect("it was encoded just now").finish();
             self.scratch = scratch;
@@ -92,9 +92,18 @@ impl Shard {
         }
     }
 
+    /// On a free connection: now and then looks for lanes to claim, and lets lanes go that have left.
+    async fn look(&mut self, session: &Session, look_at: &mut Instant) -> Result<(), Failure> {
+        if Instant::now() >= *look_at {
+            self.claim(session).await?;
+            *look_at = Instant::now() + LOOK_EVERY;
+        }
+        self.let_go(session).await
+    }
+
     /// Gathers chunks until the batch is big or old enough, or until there is something else to look at: a command, a
-    /// lane to claim (not before `look_at`), the end.
-    async fn fill(&mut self, look_at: Instant) {
+    /// lane to claim (not before `look_by`, if at all), the end.
+    async fn fill(&mut self, look_by: Option<Instant>) {
         loop {
             let now = Instant::now();
             let any = self.pull_round(now);
@@ -103,7 +112,7 @@ impl Shard {
             }
             let due = self.building.due(&self.limits);
             let is_ending = self.is_stopping() || self.feeds.iter().any(|feed| feed.is_leaving);
-            if due.is_some_and(|due| due <= now) || now >= look_at || (is_ending && !any) {
+            if due.is_some_and(|due| due <= now) || look_by.is_some_and(|at| at <= now) || (is_ending && !any) {
                 if is_ending && self.building.is_empty() {
                     tokio::time::sleep(POLL_ENDING).await; // For what another lane's or the disk's turn is.
                 }
@@ -113,7 +122,7 @@ impl Shard {
                 yield_now().await;
                 continue;
             }
-            let until = due.unwrap_or(look_at).min(look_at).min(now + POLL);
+            let until = [due, look_by].into_iter().flatten().fold(now + POLL, Instant::min);
             let (wake, mut stop) = (self.wake.clone(), self.stop.clone());
             stop.mark_unchanged();
             tokio::select! {
