@@ -230,6 +230,16 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
+/// Whether a server is installed.
+pub(crate) fn has_server() -> bool {
+    bin().is_some()
+}
+
+/// Whether that server has TimescaleDB.
+pub(crate) fn has_any_timescaledb() -> bool {
+    bin().is_some_and(|bin| has_timescaledb(&bin))
+}
+
 fn bin() -> Option<PathBuf> {
     let mut versions: Vec<PathBuf> =
         fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).collect();

@@ -109,6 +109,10 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()[self.log_before..].to_owned()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap(), signal).unwrap();
     }

@@ -34,7 +34,7 @@ pub(super) struct Setup {
     pub(super) faults: Vec<&'static str>,
     /// Lines added to `tapeway.yaml` at the top level.
     pub(super) main: &'static str,
-    /// Lines added to `journal:`.
+    /// Lines of `journal:` beside `dir`.
     pub(super) journal: &'static str,
     /// Lines added to every venue's file.
     pub(super) venue: &'static str,
@@ -49,7 +49,7 @@ impl Default for Setup {
             has_tls: false,
             faults: Vec::new(),
             main: "",
-            journal: "",
+            journal: "  free_bytes_min: 0B\n",
             venue: "",
         }
     }
@@ -102,7 +102,7 @@ impl World {
     pub(super) fn write_main(&self, more: &str) {
         let database = self.cluster.database_at(&self.database, self.proxy.port);
         let text = format!(
-            "{more}\njournal:\n  dir: {}\n  free_bytes_min: 0B\n{}writer:\n  pin: off\n  threads: 1\n\
+            "{more}\njournal:\n  dir: {}\n{}writer:\n  pin: off\n  threads: 1\n\
              database:\n  url: {}\nhttp:\n  listen: 127.0.0.1:0\n",
             self.journal().display(),
             self.setup.journal,
@@ -240,14 +240,4 @@ impl Finished {
     fn truth_path(&self) -> PathBuf {
         self.folder.path().join("truth.ndjson")
     }
-}
-
-/// Gaps of a channel: venue, symbol, cause, first and last missing, state; one a line.
-pub(super) fn gaps_sql(channel: &str) -> String {
-    format!(
-        "SELECT concat_ws('|', g.venue, i.symbol, g.cause, coalesce(g.first_missing::text, '-'),
-             coalesce(g.last_missing::text, '-'), g.state)
-         FROM audit.gaps g LEFT JOIN market_data.instruments i USING (instrument_id)
-         WHERE g.channel = '{channel}' ORDER BY g.venue, i.symbol, g.first_missing"
-    )
 }
