@@ -1,7 +1,7 @@
 //! The lanes of this daemon: recovered, started, changed and stopped.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -266,6 +266,11 @@ impl Fleet {
         self.writers.add(lane.clone());
         self.board.add_lane(LaneEntry { lane: lane.clone(), status: status.clone(), is_live: false });
         Ok(Idle { lane, journal, decoder, status })
+    }
+
+    /// Symbols that the venue's lanes ask for.
+    pub(super) fn recorded(&self, venue: &str) -> HashSet<String> {
+        self.plans(venue).into_iter().flat_map(|plan| plan.symbols).collect()
     }
 
     /// Plans of the venue's lanes: of those that run, and of those found on disk as they last were.

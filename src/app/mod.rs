@@ -220,7 +220,7 @@ impl Daemon {
             info!(venue = name, "waits for the venue's instrument list: its symbols are patterns");
             return Ok(());
         }
-        let symbols = directory::resolve(&venue.symbols, known);
+        let symbols = directory::resolve(&venue.symbols, known, &self.fleet.recorded(name));
         if symbols.is_empty() {
             warn!(venue = name, "no instrument that trades matches the configured symbols");
         }
@@ -244,15 +244,13 @@ impl Daemon {
         if let Some(before) = self.describers.insert(name, describer) {
             before.abort();
         }
-        let before = self.known.insert(name, list);
+        self.known.insert(name, list);
         if directory::needs_list(&venue.symbols) {
-            let symbols = directory::resolve(&venue.symbols, &self.known[name]);
-            let symbols_before = before.map(|before| directory::resolve(&venue.symbols, &before));
-            if symbols_before.as_ref() != Some(&symbols) {
-                let Some(link) = self.links.get(name).cloned() else { return };
-                let result = self.fleet.arrange(&venue, symbols, &link).await;
-                self.arranged(name, result);
-            }
+            let symbols = directory::resolve(&venue.symbols, &self.known[name], &self.fleet.recorded(name));
+            let Some(link) = self.links.get(name).cloned() else { return };
+            // Lanes whose symbols are the same notice nothing.
+            let result = self.fleet.arrange(&venue, symbols, &link).await;
+            self.arranged(name, result);
         }
         self.notice();
     }

@@ -157,6 +157,26 @@ fn reloads_while_a_venue_is_away_are_heard_and_the_last_one_counts() {
 }
 
 #[test]
+fn a_venue_recorded_by_pattern_waits_for_the_instrument_list_and_says_so_and_others_do_not_wait() {
+    let faults = vec!["kind=deny_http&venue=binance-spot"];
+    let Some(world) = World::new(Setup { venues: vec![SPOT, Venue::Kraken], faults, ..Setup::default() }) else {
+        return;
+    };
+    world.write_venue(SPOT, &["*USDT".to_owned()], "");
+    let mut daemon = world.start();
+    world.until_more(Venue::Kraken, "trades");
+    daemon.until_logged(&["no instrument list", "binance-spot", "429"]);
+    let status = daemon.until("it is shown", |status| !status["not_ready"].as_array().unwrap().is_empty());
+    assert_eq!(status["not_ready"][0], "venue binance-spot: waits for its instrument list");
+    world.fault("kind=deny_http&venue=binance-spot&state=off");
+    daemon.until_ready();
+    let status = daemon.until("the lane is open", |status| lane(status, "binance-spot.0")["connection"] == "open");
+    assert_eq!(lane(&status, "binance-spot.0")["symbols"], 2);
+    world.until_more(SPOT, "trades");
+    world.finish(daemon);
+}
+
+#[test]
 fn a_lane_moves_to_another_address_with_the_next_reload() {
     let setup = Setup { venues: vec![SPOT], ..Setup::default() };
     let (Some(world), Some(other)) = (World::new(setup), World::new(Setup { venues: vec![SPOT], ..Setup::default() }))
