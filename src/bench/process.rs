@@ -70,7 +70,6 @@ mod tests {
         while begin.elapsed() < std::time::Duration::from_millis(60) {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        assert!(thread_cpu_seconds().unwrap() > 0.0);
         assert!(family_cpu_seconds(own).unwrap() >= cpu_seconds(own).unwrap());
         assert!(resident_bytes(own).unwrap() > 1 << 20);
         assert_eq!(cpu_seconds(u32::MAX), None);
