@@ -257,10 +257,10 @@ impl Hole {
                 continue;
             }
             removed += count(from.max(first), to.min(last));
-            let rest = [(from, first.saturating_sub(1)), (last.saturating_add(1), to)];
-            let rest: Vec<_> = rest.into_iter().filter(|(from, to)| from <= to).collect();
-            let kept = rest.len();
-            self.ranges.splice(at..=at, rest);
+            let before = (from < first).then(|| (from, first - 1));
+            let after = (last < to).then(|| (last + 1, to));
+            let kept = usize::from(before.is_some()) + usize::from(after.is_some());
+            self.ranges.splice(at..=at, before.into_iter().chain(after));
             at += kept;
         }
         removed

@@ -5,7 +5,7 @@
 //! id further on            emitted, after a gap that names the ids between
 //! id inside an open gap    emitted: it was late, or is fetched; a gap whose every id has come is closed as healed
 //! id seen before           not emitted: a repetition (a snapshot after a reconnect, a doubled frame)
-//! id just before the first emitted: it was late when the lane began; ids between are a gap
+//! id just before the first emitted: it was late when the lane began; the ids between are a gap
 //! id far before the first  emitted, after a gap of unknown ids: the venue has begun to count anew
 //! ```
 

@@ -2,13 +2,6 @@
 
 use std::{collections::HashMap, fs};
 
-/// Seconds this thread has had a core: other processes on the machine do not count. `None` where the kernel does not
-/// tell.
-pub(super) fn thread_cpu_seconds() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(stat.split(' ').next()?.parse::<f64>().ok()? / 1e9)
-}
-
 /// Seconds of CPU a process has used, all its threads, to the hundredth.
 pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
     let stat = Stat::read(pid)?;
@@ -77,7 +70,6 @@ mod tests {
         while begin.elapsed() < std::time::Duration::from_millis(60) {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        assert!(thread_cpu_seconds().unwrap() > 0.0);
         assert!(family_cpu_seconds(own).unwrap() >= cpu_seconds(own).unwrap());
         assert!(resident_bytes(own).unwrap() > 1 << 20);
         assert_eq!(cpu_seconds(u32::MAX), None);

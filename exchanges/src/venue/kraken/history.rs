@@ -27,7 +27,8 @@ pub(super) fn request(name: &str, want: &Want) -> HttpRequest {
     // Trades of one moment with the one before the gap come along; if that was not enough, a whole page.
     let count = last.saturating_sub(first).saturating_add(MARGIN_ROWS);
     let count = if tries == 0 { count.min(PAGE_ROWS) } else { PAGE_ROWS };
-    let since = since.map_or(String::new(), |since| format!("&since={}", since.0.saturating_mul(1_000) - 1));
+    let since =
+        since.map_or(String::new(), |since| format!("&since={}", since.0.saturating_mul(1_000).saturating_sub(1)));
     let path = format!("/0/public/Trades?pair={pair}{since}&count={count}");
     HttpRequest { tag: format!("{TAG}{name}:{first}"), path, weight: 1, delay: Duration::ZERO }
 }
