@@ -146,11 +146,14 @@ impl<T: Clone> Shared<T> {
 #[derive(Debug)]
 pub struct Board {
     started: Instant,
+    is_running: AtomicBool,
     is_stopping: AtomicBool,
     journal_bytes: AtomicU64,
     lanes: Shared<Vec<LaneEntry>>,
     writers: Shared<Vec<WriterStatus>>,
     notices: Shared<Vec<String>>,
+    /// Why the database is not prepared, once that was tried.
+    unprepared: Shared<Option<String>>,
 }
 
 /// A lane and what its session says of it.
@@ -168,11 +171,13 @@ impl Default for Board {
     fn default() -> Self {
         Self {
             started: Instant::now(),
+            is_running: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             journal_bytes: AtomicU64::new(0),
             lanes: Shared::default(),
             writers: Shared::default(),
             notices: Shared::default(),
+            unprepared: Shared::default(),
         }
     }
 }
@@ -202,6 +207,16 @@ impl Board {
         self.journal_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// Why the schema could not be made what it should be; `None` once it is.
+    pub fn set_unprepared(&self, why: Option<String>) {
+        self.unprepared.update(|own| *own = why);
+    }
+
+    /// Everything is recovered and started: from now on lanes and writers say whether the daemon is ready.
+    pub fn running(&self) {
+        self.is_running.store(true, Ordering::Relaxed);
+    }
+
     /// The daemon is stopping: never ready again.
     pub fn stopping(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
@@ -228,7 +243,10 @@ impl Board {
         let mut not_ready = self.notices.read();
         if self.is_stopping.load(Ordering::Relaxed) {
             not_ready.push("stopping".into());
+        } else if !self.is_running.load(Ordering::Relaxed) {
+            not_ready.push("starting: the journal is being recovered".into());
         }
+        not_ready.extend(self.unprepared.read().map(|why| format!("the database is not prepared: {why}")));
         for writer in &writers {
             if !writer.is_database_up {
                 let why = writer.last_error.as_ref().map_or("not connected yet", |(_, error)| error);

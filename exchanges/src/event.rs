@@ -286,12 +286,14 @@ pub struct GapClosed {
     pub cause: Cause,
     /// How.
     pub end: GapEnd,
-    /// Rows fetched again.
+    /// Missing rows that were emitted after all, late or fetched again.
     pub rows: u64,
     /// Last id missing, when only the end tells (a book's new snapshot).
     pub last_missing: Option<i64>,
     /// End of the missing stretch by the venue's clock, when only the end tells.
     pub until: Option<Micros>,
+    /// Why it ended so, where that needs saying: what of it cannot be had, and why.
+    pub detail: Option<Box<str>>,
 }
 
 /// A journaled input that could not be decoded, in whole or in part. A row of `audit.rejects`.

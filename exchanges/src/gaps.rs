@@ -85,7 +85,18 @@ fn push_closed(
 ) {
     let OpenGap { id, cause, is_bounded: _ } = gap;
     let (symbol, channel) = (Some(symbol), Some(Channel::Book));
-    out.push_gap_closed(GapClosed { frame: 0, id, symbol, channel, cause, end, rows: 0, last_missing, until });
+    out.push_gap_closed(GapClosed {
+        frame: 0,
+        id,
+        symbol,
+        channel,
+        cause,
+        end,
+        rows: 0,
+        last_missing,
+        until,
+        detail: None,
+    });
 }
 
 /// Most gaps of one book that are open at once.

@@ -4,6 +4,7 @@
 //! number. Receive time comes with each frame. See `SEMANTICS.md` for what each field means.
 
 pub mod adapter;
+mod backfill;
 pub mod book;
 mod by_symbol;
 pub mod checksum;
@@ -12,6 +13,7 @@ pub mod decoder;
 pub mod error;
 pub mod event;
 mod gaps;
+mod holes;
 pub mod ids;
 mod inband;
 pub mod input;

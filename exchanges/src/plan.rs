@@ -59,7 +59,12 @@ pub(crate) fn streams_of(plan: &LanePlan, out: &mut Outbox) -> Vec<(Channel, Sym
 
 /// Whether the open connection's plan asks for a symbol's book. Without a plan (a recording) all are meant.
 pub(crate) fn has_book(plan: Option<&LanePlan>, name: &str) -> bool {
-    plan.is_none_or(|plan| plan.channels.contains(&Channel::Book) && plan.symbols.iter().any(|symbol| symbol == name))
+    has(plan, Channel::Book, name)
+}
+
+/// Whether the open connection's plan asks for a symbol's channel. Without a plan (a recording) all are meant.
+pub(crate) fn has(plan: Option<&LanePlan>, channel: Channel, name: &str) -> bool {
+    plan.is_none_or(|plan| plan.channels.contains(&channel) && plan.symbols.iter().any(|symbol| symbol == name))
 }
 
 /// `base` with `path` behind it, unless `base` has a path already.

@@ -3,17 +3,21 @@
 //! ```text
 //! id follows the last      emitted
 //! id further on            emitted, after a gap that names the ids between
-//! id inside an open gap    emitted: it was late; a gap whose every id came late is closed as healed
+//! id inside an open gap    emitted: it was late, or is fetched; a gap whose every id has come is closed as healed
 //! id seen before           not emitted: a repetition (a snapshot after a reconnect, a doubled frame)
-//! id before the first      emitted, after a gap of unknown ids: the venue has begun to count anew
+//! id just before the first emitted: it was late when the lane began; the ids between are a gap
+//! id far before the first  emitted, after a gap of unknown ids: the venue has begun to count anew
 //! ```
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     adapter::Outbox,
-    event::{Cause, Channel, GapClosed, GapEnd, GapId},
+    backfill::{Refusal, Served},
+    error::FrameError,
+    event::{Cause, Channel, GapClosed, GapEnd},
     gaps::{Span, gap},
+    holes::{Holes, Page, Want},
     ids::{Micros, SymbolIx},
     sequence::Missing,
 };
@@ -27,19 +31,8 @@ pub(crate) struct TradeIds {
     time: Option<Micros>,
     /// The connection ended since the last trade, because.
     interrupted: Option<Cause>,
-    /// Recent gaps, oldest first.
-    holes: Vec<Hole>,
-}
-
-/// A gap some of whose trades may still come late.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-struct Hole {
-    id: GapId,
-    cause: Cause,
-    /// Ids still missing, in order.
-    ranges: Vec<(i64, i64)>,
-    /// Trades that came late.
-    rows: u64,
+    /// Gaps some of whose trades may still come.
+    holes: Holes,
 }
 
 impl TradeIds {
@@ -82,6 +75,49 @@ impl TradeIds {
         self.seen.map(|(_, last)| last)
     }
 
+    /// Whether trades are missing that may still come.
+    #[inline]
+    pub(crate) fn has_holes(&self) -> bool {
+        !self.holes.is_empty()
+    }
+
+    /// What to ask the venue for next, at most `page` ids.
+    pub(crate) fn want(&self, page: i64) -> Option<Want> {
+        self.holes.want(page)
+    }
+
+    /// Takes in the answer to a request for missing trades: a page of the venue's history, or an error and how it is
+    /// meant.
+    ///
+    /// # Errors
+    ///
+    /// Beside how it served: the error given. What follows from it is noted already.
+    pub(crate) fn on_answer(
+        &mut self,
+        out: &mut Outbox,
+        symbol: SymbolIx,
+        answer: Result<Page, (Refusal, FrameError)>,
+    ) -> (Served, Result<(), FrameError>) {
+        let (refusal, error) = match answer {
+            Ok(page) => {
+                let is_progress = self.holes.on_page(out, symbol, page);
+                return (if is_progress { Served::Yes } else { Served::No }, Ok(()));
+            }
+            Err(refused) => refused,
+        };
+        match refusal {
+            Refusal::Busy => {}
+            Refusal::Final => self.holes.give_up(out, symbol, &error.to_string()),
+            Refusal::Odd => self.holes.on_failure(out, symbol, &error.to_string()),
+        }
+        (Served::No, Err(error))
+    }
+
+    /// Nothing of what is missing will come.
+    pub(crate) fn give_up(&mut self, out: &mut Outbox, symbol: SymbolIx, why: &str) {
+        self.holes.give_up(out, symbol, why);
+    }
+
     #[cold]
     fn admit_other(&mut self, out: &mut Outbox, symbol: SymbolIx, (first, last): (i64, i64), time: Micros) -> bool {
         let Some((oldest, seen)) = self.seen else {
@@ -92,15 +128,22 @@ impl TradeIds {
         if last > seen {
             self.skip(out, symbol, Missing::between(seen + 1, first - 1), time);
             self.seen = Some((oldest, last));
+        } else if last < oldest && oldest.abs_diff(last) <= LATE_IDS_MAX {
+            if last.saturating_add(1) < oldest {
+                let span = Span { since: Some(time), until: None };
+                self.open(out, symbol, Cause::Sequence, Missing::between(last + 1, oldest - 1), span);
+            }
+            self.seen = Some((first, seen));
+            return true;
         } else if last < oldest {
+            self.holes.give_up(out, symbol, "the venue has begun to count anew");
             self.skip(out, symbol, Missing::UNKNOWN, time);
             self.seen = Some((first, last));
-            self.holes.clear();
         } else {
             if last == seen {
                 self.interrupted = None; // A new connection begins with the last trade: none was missed till then.
             }
-            return self.fill(out, symbol, last, time);
+            return self.holes.fill(out, symbol, (first, last));
         }
         self.time = Some(time);
         true
@@ -108,63 +151,45 @@ impl TradeIds {
 
     fn skip(&mut self, out: &mut Outbox, symbol: SymbolIx, missing: Missing, time: Micros) {
         let cause = self.interrupted.take().unwrap_or(Cause::Sequence);
-        let span = Span { since: self.time, until: Some(time) };
-        let id = out.push_gap(gap(Some(symbol), Some(Channel::Trades), cause, missing, span));
-        if let (Some(first), Some(last)) = (missing.first, missing.last) {
-            if self.holes.len() >= HOLES_MAX {
-                self.holes.remove(0);
-            }
-            self.holes.push(Hole { id, cause, ranges: vec![(first, last)], rows: 0 });
-        }
+        self.open(out, symbol, cause, missing, Span { since: self.time, until: Some(time) });
     }
 
-    /// Takes `id` out of the hole it belongs to; `false` when it belongs to none.
-    fn fill(&mut self, out: &mut Outbox, symbol: SymbolIx, id: i64, time: Micros) -> bool {
-        for (at, hole) in self.holes.iter_mut().enumerate() {
-            let Some(range) = hole.ranges.iter().position(|(first, last)| (*first..=*last).contains(&id)) else {
-                continue;
-            };
-            let (first, last) = hole.ranges.remove(range);
-            let rest = [(first, id - 1), (id + 1, last)].into_iter().filter(|(first, last)| first <= last);
-            for piece in rest.rev() {
-                hole.ranges.insert(range, piece);
+    fn open(&mut self, out: &mut Outbox, symbol: SymbolIx, cause: Cause, missing: Missing, span: Span) {
+        let id = out.push_gap(gap(Some(symbol), Some(Channel::Trades), cause, missing, span));
+        match missing {
+            Missing { first: Some(first), last: Some(last) } => {
+                self.holes.open(out, symbol, (id, cause), (first, last), span);
             }
-            hole.rows += 1;
-            if hole.ranges.is_empty() {
-                let Hole { id, cause, rows, ranges: _ } = self.holes.remove(at);
-                let (symbol, channel, until) = (Some(symbol), Some(Channel::Trades), Some(time));
-                let end = GapEnd::Healed;
+            Missing { first: None, .. } | Missing { last: None, .. } => {
+                let (symbol, channel, end) = (Some(symbol), Some(Channel::Trades), GapEnd::Unhealable);
+                let detail = Some("which trades are missing is not known".into());
+                let (frame, rows, last_missing, until) = (0, 0, None, None);
                 out.push_gap_closed(GapClosed {
-                    frame: 0,
+                    frame,
                     id,
                     symbol,
                     channel,
                     cause,
                     end,
                     rows,
-                    last_missing: None,
+                    last_missing,
                     until,
+                    detail,
                 });
-            } else if hole.ranges.len() > RANGES_MAX {
-                self.holes.remove(at);
             }
-            return true;
         }
-        false
     }
 }
 
-/// Gaps of one instrument that late trades are matched against; older ones stay open for good.
-const HOLES_MAX: usize = 8;
-/// Pieces one gap may fall into before late trades are no longer matched against it.
-const RANGES_MAX: usize = 64;
+/// How far below the first id seen a trade may be and still be a late one: further, the venue counts anew.
+const LATE_IDS_MAX: u64 = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         adapter::At,
-        event::Note,
+        event::{GapEnd, Note},
         ids::{FramePos, Nanos},
     };
 
@@ -215,6 +240,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_that_begins_with_a_trade_out_of_order_takes_the_late_ones() {
+        let mut trades = TradeIds::default();
+        let (kept, notes) = feed(&mut trades, &[8, 7, 9, 8, 7]);
+        assert_eq!((kept, notes), (vec![8, 7, 9], vec![]));
+        let (kept, notes) = feed(&mut TradeIds::default(), &[8, 5, 9, 7, 6, 5, 7]);
+        assert_eq!((kept, gaps(&notes)), (vec![8, 5, 9, 7, 6], vec![(Cause::Sequence, Some(6), Some(7))]));
+        assert!(
+            matches!(&notes[..], [Note::Gap(_), Note::GapClosed(closed)] if closed.rows == 2 && closed.end == GapEnd::Healed)
+        );
+    }
+
+    #[test]
     fn ids_that_begin_anew_are_emitted_after_a_gap_of_unknown_size() {
         let (kept, notes) = feed(&mut TradeIds::default(), &[700, 701, 1, 2]);
         assert_eq!((kept, gaps(&notes)), (vec![700, 701, 1, 2], vec![(Cause::Sequence, None, None)]));
@@ -256,17 +293,5 @@ mod tests {
         trades.expect(&mut out, SYMBOL, 8, Micros(8));
         assert_eq!(gaps(&out.events.notes), [(Cause::Sequence, Some(8), Some(8))]);
         assert_eq!(feed(&mut trades, &[8, 8, 9]).0, [8, 9]);
-    }
-
-    #[test]
-    fn many_gaps_and_pieces_stay_bounded() {
-        let mut trades = TradeIds::default();
-        let evens: Vec<_> = (0..2_000).map(|id| id * 2).collect();
-        feed(&mut trades, &evens);
-        assert!(trades.holes.len() <= HOLES_MAX);
-        let mut trades = TradeIds::default();
-        feed(&mut trades, &[0, 10_000]);
-        feed(&mut trades, &evens);
-        assert!(trades.holes.iter().all(|hole| hole.ranges.len() <= RANGES_MAX));
     }
 }

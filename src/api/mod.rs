@@ -1,6 +1,10 @@
 //! The HTTP endpoint: `/metrics`, `/livez`, `/readyz`, `/status`. Loopback by default, never blocks the rest.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
     Json, Router,
@@ -13,7 +17,10 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
 use tokio::{net::TcpListener, sync::watch};
 
-use crate::status::{Board, Status};
+use crate::{
+    metrics::{LaneMetrics, lanes_behind},
+    status::{Board, Status},
+};
 
 /// A bound endpoint.
 #[derive(Debug)]
@@ -37,6 +44,8 @@ pub struct BindError {
 struct Shared {
     board: Arc<Board>,
     metrics: PrometheusHandle,
+    /// The lanes' gauges, by lane. One scrape at a time sets them and reads them.
+    lanes: Arc<Mutex<HashMap<String, LaneMetrics>>>,
 }
 
 impl Api {
@@ -59,7 +68,7 @@ impl Api {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/status", get(status))
-            .with_state(Shared { board, metrics });
+            .with_state(Shared { board, metrics, lanes: Arc::default() });
         let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
         if let Err(failure) = axum::serve(self.listener, router).with_graceful_shutdown(stopped).await {
             tracing::error!(error = %failure, "the HTTP endpoint ended");
@@ -68,7 +77,24 @@ impl Api {
 }
 
 async fn render(State(shared): State<Shared>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.scrape())
+}
+
+impl Shared {
+    /// Every metric as of now. Numbers that belong together are read together: in each scrape, what a lane received is
+    /// what it committed, rejected and has pending.
+    fn scrape(&self) -> String {
+        let mut gauges = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut behind = 0;
+        for entry in self.board.lanes() {
+            let status = entry.read();
+            let venue = entry.lane.venue.name;
+            gauges.entry(status.lane.clone()).or_insert_with(|| LaneMetrics::new(venue, &status.lane)).set(&status);
+            behind += u32::from(status.is_behind);
+        }
+        lanes_behind().set(f64::from(behind));
+        self.metrics.render()
+    }
 }
 
 async fn ready(State(shared): State<Shared>) -> impl IntoResponse {

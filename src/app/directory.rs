@@ -1,5 +1,7 @@
 //! The venue's instrument list: what patterns are resolved against and what instruments are described by.
 
+use std::collections::HashSet;
+
 use futures_util::{SinkExt, StreamExt};
 use tapeway_exchanges::{
     error::FrameError,
@@ -35,6 +37,12 @@ pub enum DirectoryError {
     /// The list could not be read.
     #[error("instrument list: {0}")]
     Frame(#[from] FrameError),
+    /// The list has nothing in it: more likely a venue in trouble than one without instruments.
+    #[error("the instrument list of {venue} is empty")]
+    Empty {
+        /// The venue.
+        venue: &'static str,
+    },
     /// The venue closed the connection, or stayed silent, without a list.
     #[error("{url} sent no instrument list within {after:?}")]
     Silent {
@@ -51,6 +59,11 @@ pub enum DirectoryError {
 ///
 /// See [`DirectoryError`]; nothing is kept of a list that could not be read whole.
 pub(super) async fn fetch(venue: &Venue, link: &VenueLink) -> Result<Vec<Instrument>, DirectoryError> {
+    let list = fetch_any(venue, link).await?;
+    if list.is_empty() { Err(DirectoryError::Empty { venue: venue.spec.name }) } else { Ok(list) }
+}
+
+async fn fetch_any(venue: &Venue, link: &VenueLink) -> Result<Vec<Instrument>, DirectoryError> {
     match venue.spec.metadata {
         Source::Http { path, weight, parse } => {
             let url = format!("{}{path}", venue.http_url);
@@ -95,11 +108,17 @@ pub(super) fn needs_list(patterns: &[SymbolPattern]) -> bool {
     patterns.iter().any(|pattern| matches!(pattern, SymbolPattern::Glob(_)))
 }
 
-/// The symbols that `patterns` mean: exact ones as written, wildcards by the instruments that trade. In the order of
-/// the patterns, then of the list; each once.
-pub(super) fn resolve(patterns: &[SymbolPattern], instruments: &[Instrument]) -> Vec<String> {
+/// The symbols that `patterns` mean: exact ones as written, wildcards by the instruments that trade, or are among the
+/// `recorded`: one that is halted is still there when it trades again. In the order of the patterns, then of the list;
+/// each once.
+pub(super) fn resolve(
+    patterns: &[SymbolPattern],
+    instruments: &[Instrument],
+    recorded: &HashSet<String>,
+) -> Vec<String> {
+    let is_wanted = |one: &Instrument| one.is_trading || recorded.contains(&*one.symbol);
     let mut symbols: Vec<String> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for pattern in patterns {
         match pattern {
             SymbolPattern::Exact(symbol) => {
@@ -109,7 +128,7 @@ pub(super) fn resolve(patterns: &[SymbolPattern], instruments: &[Instrument]) ->
             }
             SymbolPattern::Glob(glob) => {
                 let glob = WildMatch::new(glob);
-                for instrument in instruments.iter().filter(|one| one.is_trading && glob.matches(&one.symbol)) {
+                for instrument in instruments.iter().filter(|one| is_wanted(one) && glob.matches(&one.symbol)) {
                     if seen.insert(instrument.symbol.as_str()) {
                         symbols.push(instrument.symbol.clone());
                     }
@@ -122,7 +141,7 @@ pub(super) fn resolve(patterns: &[SymbolPattern], instruments: &[Instrument]) ->
 
 /// Exact symbols that the venue's list does not have: most likely misspelt.
 pub(super) fn unknown<'a>(patterns: &'a [SymbolPattern], instruments: &[Instrument]) -> Vec<&'a str> {
-    let known: std::collections::HashSet<&str> = instruments.iter().map(|one| one.symbol.as_str()).collect();
+    let known: HashSet<&str> = instruments.iter().map(|one| one.symbol.as_str()).collect();
     let exact = patterns.iter().filter_map(|pattern| match pattern {
         SymbolPattern::Exact(symbol) => Some(symbol.as_str()),
         SymbolPattern::Glob(_) => None,
@@ -132,3 +151,41 @@ pub(super) fn unknown<'a>(patterns: &'a [SymbolPattern], instruments: &[Instrume
 
 /// Longest wait for a list over WebSocket.
 const LIST_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use tapeway_exchanges::metadata::InstrumentKind;
+
+    use super::*;
+
+    fn instrument(symbol: &str, is_trading: bool) -> Instrument {
+        Instrument {
+            symbol: symbol.into(),
+            base: "B".into(),
+            quote: "Q".into(),
+            kind: InstrumentKind::Spot,
+            expiry: None,
+            price_tick: None,
+            qty_step: None,
+            contract_size: None,
+            listed: None,
+            is_trading,
+        }
+    }
+
+    fn resolved(recorded: &[&str]) -> Vec<String> {
+        let list = [instrument("AUSD", true), instrument("BUSD", false), instrument("CUSD", false)];
+        let patterns = [SymbolPattern::Exact("ZEUR".into()), SymbolPattern::Glob("*USD".into())];
+        resolve(&patterns, &list, &recorded.iter().map(|symbol| (*symbol).into()).collect())
+    }
+
+    #[test]
+    fn a_pattern_means_what_trades_and_a_symbol_is_taken_at_its_word() {
+        assert_eq!(resolved(&[]), ["ZEUR", "AUSD"]);
+    }
+
+    #[test]
+    fn a_halt_does_not_end_a_symbols_recording_but_its_removal_from_the_list_does() {
+        assert_eq!(resolved(&["BUSD", "GONEUSD"]), ["ZEUR", "AUSD", "BUSD"]);
+    }
+}

@@ -1,7 +1,7 @@
 //! The lanes of this daemon: recovered, started, changed and stopped.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -20,8 +20,8 @@ use crate::{
     lane::{Lane, Rows},
     queue::Queue,
     replay::Replay,
-    session::{Ended, Session, VenueLink},
-    status::{Board, LaneEntry, LaneStatus, Shared},
+    session::{Ended, Order, Session, VenueLink},
+    status::{Board, Connection, LaneEntry, LaneStatus, Shared},
     writer,
 };
 
@@ -51,9 +51,9 @@ struct Idle {
 /// A lane with a session.
 #[derive(Debug)]
 struct Running {
-    venue: &'static str,
-    plan: LanePlan,
-    plans: mpsc::Sender<LanePlan>,
+    lane: Arc<Lane>,
+    status: Arc<Shared<LaneStatus>>,
+    orders: watch::Sender<Order>,
     stop: watch::Sender<bool>,
     session: JoinHandle<Ended>,
 }
@@ -114,7 +114,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// A lane's journal cannot be used; lanes before it have been started.
+    /// The first lane whose journal cannot be used; the others are what they should be.
     pub(super) async fn arrange(
         &mut self,
         venue: &Venue,
@@ -124,31 +124,33 @@ impl Fleet {
         let config = venue_config(venue, symbols);
         let plans = (venue.spec.plan)(&config, &self.plans(venue.spec.name));
         let mut wanted: HashMap<String, LanePlan> = plans.into_iter().map(|plan| (plan.lane.clone(), plan)).collect();
-        let names: Vec<String> = self.lanes_of(venue.spec.name);
-        for name in names {
+        let mut ended = Vec::new();
+        for name in self.lanes_of(venue.spec.name) {
             match wanted.remove(&name) {
-                Some(plan) => self.change(&name, plan).await,
-                None => self.retire(&name).await,
+                Some(plan) => self.change(&name, plan, link),
+                None => ended.push(name),
             }
         }
+        self.retire(ended).await;
         let mut new: Vec<LanePlan> = wanted.into_values().collect();
         new.sort_by(|a, b| a.lane.cmp(&b.lane));
+        let mut first_error = None;
         for plan in new {
-            self.start(venue, plan, link)?;
+            if let Err(failure) = self.start(venue, plan, link) {
+                first_error.get_or_insert(failure);
+            }
         }
-        Ok(())
+        first_error.map_or(Ok(()), Err)
     }
 
     /// Stops all lanes of a venue; their writers drain them.
     pub(super) async fn retire_venue(&mut self, venue: &str) {
-        for name in self.lanes_of(venue) {
-            self.retire(&name).await;
-        }
+        self.retire(self.lanes_of(venue)).await;
     }
 
     /// Venues with running lanes.
     pub(super) fn venues(&self) -> Vec<&'static str> {
-        let mut venues: Vec<_> = self.running.values().map(|running| running.venue).collect();
+        let mut venues: Vec<_> = self.running.values().map(|running| running.lane.venue.name).collect();
         venues.dedup();
         venues
     }
@@ -162,7 +164,7 @@ impl Fleet {
         let mut late = Vec::new();
         for (name, running) in std::mem::take(&mut self.running) {
             match tokio::time::timeout_at(deadline, running.session).await {
-                Ok(Ok(Ended::Stopped)) => info!(lane = name, "session ended"),
+                Ok(Ok(Ended::Stopped(_))) => info!(lane = name, "session ended"),
                 Ok(Ok(Ended::JournalLost(failure))) => {
                     error!(lane = name, error = %failure, "session ended without sealing its journal")
                 }
@@ -181,60 +183,66 @@ impl Fleet {
     }
 
     fn start(&mut self, venue: &Venue, plan: LanePlan, link: &Arc<VenueLink>) -> Result<(), FleetError> {
-        let Idle { lane, mut journal, decoder, status } = match self.idle.remove(&plan.lane) {
+        let Idle { lane, journal, decoder, status } = match self.idle.remove(&plan.lane) {
             Some(idle) => idle,
             None => self.open(venue.spec, &plan.lane)?,
         };
-        journal.begin(&decoder.state()).map_err(|source| FleetError::Lane { lane: plan.lane.clone(), source })?;
-        let (plans, new_plans) = mpsc::channel(PLANS_WAITING_MAX);
-        let (stop, stopped) = watch::channel(false);
-        status.update(|status| status.symbols = plan.symbols.len());
+        let name = plan.lane.clone();
+        status.update(|status| {
+            status.symbols = plan.symbols.len();
+            status.connection = Connection::Connecting;
+        });
         self.board.add_lane(LaneEntry { lane: lane.clone(), status: status.clone(), is_live: true });
-        info!(lane = plan.lane, symbols = plan.symbols.len(), from = %journal.next(), "lane starts");
-        let session = Session::new(
-            lane,
-            journal,
-            decoder,
-            link.clone(),
-            plan.clone(),
-            new_plans,
-            stopped,
-            status,
-            self.chunk_rows_max,
-        );
-        let (name, lost) = (plan.lane.clone(), self.lost.clone());
+        info!(lane = name, symbols = plan.symbols.len(), from = %journal.next(), "lane starts");
+        let (orders, given) = watch::channel(Order { plan, link: link.clone() });
+        let (stop, stopped) = watch::channel(false);
+        let parts = (journal, decoder);
+        let session = Session::new(lane.clone(), parts, given, stopped, status.clone(), self.chunk_rows_max);
+        let (told, lost) = (name.clone(), self.lost.clone());
         let session = tokio::spawn(async move {
             let ended = session.run().await;
             if matches!(ended, Ended::JournalLost(_)) {
-                drop(lost.send(name).await);
+                // Full when others have told already: one is enough.
+                drop(lost.try_send(told));
             }
             ended
         });
-        let running = Running { venue: venue.spec.name, plan: plan.clone(), plans, stop, session };
-        self.running.insert(plan.lane, running);
+        self.running.insert(name, Running { lane, status, orders, stop, session });
         Ok(())
     }
 
-    async fn change(&mut self, name: &str, plan: LanePlan) {
-        let Some(running) = self.running.get_mut(name) else { return };
-        if running.plan == plan {
-            return;
-        }
-        info!(lane = name, symbols = plan.symbols.len(), before = running.plan.symbols.len(), "lane's plan changes");
-        running.plan = plan.clone();
-        if running.plans.send(plan).await.is_err() {
-            warn!(lane = name, "the session has ended; its new plan waits for the next start");
-        }
+    fn change(&self, name: &str, plan: LanePlan, link: &Arc<VenueLink>) {
+        let Some(running) = self.running.get(name) else { return };
+        running.orders.send_if_modified(|order| {
+            if order.plan != plan {
+                let (symbols, before) = (plan.symbols.len(), order.plan.symbols.len());
+                info!(lane = name, symbols, before, "lane's plan changes");
+            } else if Arc::ptr_eq(&order.link, link) {
+                return false;
+            }
+            *order = Order { plan, link: link.clone() };
+            true
+        });
     }
 
-    async fn retire(&mut self, name: &str) {
-        let Some(running) = self.running.remove(name) else { return };
-        info!(lane = name, "lane stops: nothing is asked of it any more");
-        running.stop.send_replace(true);
-        if let Err(failure) = running.session.await {
-            error!(lane = name, error = %failure, "session ended badly");
+    /// Stops these lanes, all at once, and keeps them: their writers drain them, and each can start again.
+    async fn retire(&mut self, names: Vec<String>) {
+        let ending: Vec<_> = names.into_iter().filter_map(|name| self.running.remove_entry(&name)).collect();
+        for (name, running) in &ending {
+            info!(lane = name, "lane stops: nothing is asked of it any more");
+            running.stop.send_replace(true);
         }
-        self.board.retire(name);
+        for (name, Running { lane, status, session, .. }) in ending {
+            match session.await {
+                Ok(Ended::Stopped(parts)) => {
+                    let (journal, decoder) = *parts;
+                    self.idle.insert(name.clone(), Idle { lane, journal, decoder, status });
+                }
+                Ok(Ended::JournalLost(_)) => {} // Said by the session, and about to end the process.
+                Err(failure) => error!(lane = name, error = %failure, "session ended badly"),
+            }
+            self.board.retire(&name);
+        }
     }
 
     /// Recovers one lane's journal, or makes it, and hands the lane to a writer.
@@ -242,8 +250,6 @@ impl Fleet {
         let failed = |source| FleetError::Lane { lane: name.into(), source };
         let (journal, recovered) = self.journal.lane(spec.name, name).map_err(failed)?;
         let status = Arc::new(Shared::new(LaneStatus::default()));
-        // A lane that ran before in this process has a writer still; the new one goes on where it got to.
-        self.writers.remove(name);
         let lane = Arc::new(Lane {
             name: name.into(),
             venue: spec,
@@ -262,17 +268,21 @@ impl Fleet {
         Ok(Idle { lane, journal, decoder, status })
     }
 
+    /// Symbols that the venue's lanes ask for.
+    pub(super) fn recorded(&self, venue: &str) -> HashSet<String> {
+        self.plans(venue).into_iter().flat_map(|plan| plan.symbols).collect()
+    }
+
     /// Plans of the venue's lanes: of those that run, and of those found on disk as they last were.
     fn plans(&self, venue: &str) -> Vec<LanePlan> {
-        let running = self.running.values().filter(|running| running.venue == venue).map(|running| &running.plan);
+        let running = self.running.values().filter(|running| running.lane.venue.name == venue);
+        let running = running.map(|running| running.orders.borrow().plan.clone());
         let idle = self.idle.values().filter(|idle| idle.lane.venue.name == venue);
-        running.chain(idle.filter_map(|idle| idle.decoder.plan())).cloned().collect()
+        running.chain(idle.filter_map(|idle| idle.decoder.plan().cloned())).collect()
     }
 
     fn lanes_of(&self, venue: &str) -> Vec<String> {
-        self.running.iter().filter(|(_, running)| running.venue == venue).map(|(name, _)| name.clone()).collect()
+        let own = self.running.iter().filter(|(_, running)| running.lane.venue.name == venue);
+        own.map(|(name, _)| name.clone()).collect()
     }
 }
-
-/// Plans a session may have waiting; a reload is a person's doing and cannot come faster.
-const PLANS_WAITING_MAX: usize = 4;

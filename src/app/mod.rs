@@ -7,7 +7,12 @@
 //! 3. the journal's threads;
 //! 4. the endpoint, last, so that a scrape can watch the drain.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tapeway_exchanges::metadata::Instrument;
@@ -15,6 +20,7 @@ use thiserror::Error;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
 };
 use tracing::{error, info, warn};
@@ -23,7 +29,6 @@ use crate::{
     api::{Api, BindError},
     config::{Config, Database, Venue},
     journal::{self, Journal},
-    metrics::{LaneMetrics, lanes_behind},
     session::{VenueLink, connect::Dialer, tls},
     status::{Board, WriterStatus},
     store, writer,
@@ -90,9 +95,12 @@ pub async fn run(config: Config, config_path: PathBuf, prometheus: PrometheusHan
     info!(address = %api.address, version = env!("CARGO_PKG_VERSION"), "tapeway starts");
     let api = tokio::spawn(api.serve(board.clone(), prometheus.clone(), api_stopped));
     let mut daemon = Daemon::start(config, board.clone()).await?;
+    refresh(&board, &daemon.journal, &daemon.observer);
+    board.running();
     supervise::ready();
     let keep_alive = tokio::spawn(supervise::keep_alive(board.clone()));
-    let gauges = tokio::spawn(gauges(board.clone(), daemon.journal.clone(), daemon.observer.clone(), prometheus));
+    let refresh = every_second(board.clone(), daemon.journal.clone(), daemon.observer.clone(), prometheus);
+    let refresh = tokio::spawn(refresh);
     let lost = loop {
         tokio::select! {
             _ = term.recv() => break None,
@@ -109,7 +117,7 @@ pub async fn run(config: Config, config_path: PathBuf, prometheus: PrometheusHan
     let (late, journal) = daemon.stop(Instant::now() + deadline).await;
     drop(journal);
     keep_alive.abort();
-    gauges.abort();
+    refresh.abort();
     stop_api.send_replace(true);
     if tokio::time::timeout(API_STOP_TIMEOUT, api).await.is_err() {
         warn!("the HTTP endpoint did not end in time");
@@ -142,10 +150,16 @@ struct Daemon {
     lists_sender: mpsc::Sender<(&'static str, Vec<Instrument>)>,
     /// The newest list of each venue.
     known: HashMap<&'static str, Vec<Instrument>>,
-    fetchers: HashMap<&'static str, tokio::task::JoinHandle<()>>,
+    fetchers: HashMap<&'static str, JoinHandle<()>>,
+    /// Each venue's newest list on its way into the database.
+    describers: HashMap<&'static str, JoinHandle<()>>,
+    /// Why the configuration on disk is not in force.
+    refused: Option<String>,
+    /// Venues whose lanes could not be made what they should be, and why.
+    failed: BTreeMap<&'static str, String>,
     /// Turns true when the database has the schema.
     schema: watch::Receiver<bool>,
-    schema_keeper: tokio::task::JoinHandle<()>,
+    schema_keeper: JoinHandle<()>,
     /// Lanes whose journal is lost.
     lost: mpsc::Receiver<String>,
 }
@@ -155,7 +169,7 @@ impl Daemon {
         let dialer = Dialer::new(tls::client_config(config.ca_file.as_deref())?);
         let journal = Arc::new(Journal::open(&config.journal)?);
         let (schema_ready, schema) = watch::channel(false);
-        let schema_keeper = tokio::spawn(keep_schema(config.database.clone(), schema_ready));
+        let schema_keeper = tokio::spawn(keep_schema(config.database.clone(), schema_ready, board.clone()));
         let writers = writer::start(&config.writer, &config.database, Vec::new())?;
         let observer = writers.observer();
         let (lost_sender, lost) = mpsc::channel(LOST_MAX);
@@ -173,6 +187,9 @@ impl Daemon {
             lists_sender,
             known: HashMap::new(),
             fetchers: HashMap::new(),
+            describers: HashMap::new(),
+            refused: None,
+            failed: BTreeMap::new(),
             schema,
             schema_keeper,
             lost,
@@ -180,7 +197,7 @@ impl Daemon {
         for venue in daemon.config.venues.clone() {
             daemon.arrange(&venue).await?;
         }
-        daemon.notice(None);
+        daemon.notice();
         Ok(daemon)
     }
 
@@ -203,7 +220,7 @@ impl Daemon {
             info!(venue = name, "waits for the venue's instrument list: its symbols are patterns");
             return Ok(());
         }
-        let symbols = directory::resolve(&venue.symbols, known);
+        let symbols = directory::resolve(&venue.symbols, known, &self.fleet.recorded(name));
         if symbols.is_empty() {
             warn!(venue = name, "no instrument that trades matches the configured symbols");
         }
@@ -218,23 +235,33 @@ impl Daemon {
         }
         let database = self.config.database.clone();
         let (described, schema) = (list.clone(), self.schema.clone());
-        tokio::spawn(async move {
+        let describer = tokio::spawn(async move {
             if let Err(failure) = describe(&database, schema, name, &described).await {
                 warn!(venue = name, error = %failure, "instruments could not be described; will be tried with the next list");
             }
         });
-        let before = self.known.insert(name, list);
-        if directory::needs_list(&venue.symbols) {
-            let symbols = directory::resolve(&venue.symbols, &self.known[name]);
-            let symbols_before = before.map(|before| directory::resolve(&venue.symbols, &before));
-            if symbols_before.as_ref() != Some(&symbols) {
-                let Some(link) = self.links.get(name).cloned() else { return };
-                if let Err(failure) = self.fleet.arrange(&venue, symbols, &link).await {
-                    error!(venue = name, error = %failure, "lanes could not be changed");
-                }
-            }
+        // An older list that still waits for the database is of no use any more.
+        if let Some(before) = self.describers.insert(name, describer) {
+            before.abort();
         }
-        self.notice(None);
+        self.known.insert(name, list);
+        if directory::needs_list(&venue.symbols) {
+            let symbols = directory::resolve(&venue.symbols, &self.known[name], &self.fleet.recorded(name));
+            let Some(link) = self.links.get(name).cloned() else { return };
+            // Lanes whose symbols are the same notice nothing.
+            let result = self.fleet.arrange(&venue, symbols, &link).await;
+            self.arranged(name, result);
+        }
+        self.notice();
+    }
+
+    /// Keeps what went wrong with a venue's lanes until it is put right.
+    fn arranged(&mut self, venue: &'static str, result: Result<(), FleetError>) {
+        self.failed.remove(venue);
+        if let Err(failure) = result {
+            error!(venue, error = %failure, "lanes could not be changed");
+            self.failed.insert(venue, failure.to_string());
+        }
     }
 
     /// SIGHUP: reads the configuration again. Venues and symbols change at once; what needs a restart is named.
@@ -243,14 +270,18 @@ impl Daemon {
         match Config::load(path) {
             Ok(config) => {
                 info!("configuration read again");
+                self.refused = None;
                 self.take_over(config).await;
-                self.notice(None);
             }
             Err(problems) => {
                 error!("the configuration has problems; the old one stays in force:\n{problems}");
-                self.notice(Some("the configuration on disk has problems; the old one is in force".into()));
+                let first = problems.list().first().map(ToString::to_string).unwrap_or_default();
+                let count = problems.list().len();
+                self.refused =
+                    Some(format!("{count} problems in the configuration on disk, the old one is in force: {first}"));
             }
         }
+        self.notice();
         supervise::reloading(false);
     }
 
@@ -259,42 +290,44 @@ impl Daemon {
             warn!("settings outside exchanges/ changed: they need a restart");
         }
         let before = std::mem::replace(&mut self.config.venues, config.venues);
-        for name in self.fleet.venues() {
+        for name in before.iter().map(|venue| venue.spec.name).chain(self.fleet.venues()) {
             if !self.config.venues.iter().any(|venue| venue.spec.name == name) {
-                if let Some(fetcher) = self.fetchers.remove(name) {
-                    fetcher.abort();
+                for task in [self.fetchers.remove(name), self.describers.remove(name)].into_iter().flatten() {
+                    task.abort();
                 }
+                self.failed.remove(name);
+                self.known.remove(name);
                 self.fleet.retire_venue(name).await;
             }
         }
         for venue in self.config.venues.clone() {
             let was = before.iter().find(|one| one.spec.name == venue.spec.name);
-            if was == Some(&venue) {
+            if was == Some(&venue) && !self.failed.contains_key(venue.spec.name) {
                 continue;
             }
             if was.is_some_and(|was| was.limits != venue.limits) {
                 self.links.remove(venue.spec.name);
             }
-            if let Err(failure) = self.arrange(&venue).await {
-                error!(venue = venue.spec.name, error = %failure, "lanes could not be changed");
-            }
+            let result = self.arrange(&venue).await;
+            self.arranged(venue.spec.name, result);
         }
     }
 
     /// Says on /readyz what is missing beside lanes and writers.
-    fn notice(&self, extra: Option<String>) {
+    fn notice(&self) {
         let waiting = self
             .config
             .venues
             .iter()
             .filter(|venue| directory::needs_list(&venue.symbols) && !self.known.contains_key(venue.spec.name));
         let waiting = waiting.map(|venue| format!("venue {}: waits for its instrument list", venue.spec.name));
-        self.board.set_notices(waiting.chain(extra).collect());
+        let failed = self.failed.iter().map(|(venue, why)| format!("venue {venue}: lanes could not be changed: {why}"));
+        self.board.set_notices(self.refused.clone().into_iter().chain(waiting).chain(failed).collect());
     }
 
     async fn stop(self, deadline: Instant) -> (Vec<String>, Arc<Journal>) {
-        for fetcher in self.fetchers.values() {
-            fetcher.abort();
+        for task in self.fetchers.values().chain(self.describers.values()) {
+            task.abort();
         }
         self.schema_keeper.abort();
         (self.fleet.stop(deadline).await, self.journal)
@@ -331,16 +364,23 @@ async fn fetch_lists(
 
 /// Makes the schema and the policies what they should be, as soon as the database can be reached, and keeps partitions
 /// made ahead. Writers wait for the schema; sessions do not.
-async fn keep_schema(database: Database, ready: watch::Sender<bool>) {
+async fn keep_schema(database: Database, ready: watch::Sender<bool>, board: Arc<Board>) {
+    let mut said = String::new();
     let capabilities = loop {
         match store::prepare(&database).await {
             Ok(capabilities) => break capabilities,
             Err(failure) => {
-                warn!(error = %failure, "the database is not prepared yet; will try again");
+                let why = failure.to_string();
+                if why != said {
+                    warn!(error = why, "the database is not prepared yet; will try again");
+                }
+                board.set_unprepared(Some(why.clone()));
+                said = why;
                 tokio::time::sleep(PREPARE_RETRY).await;
             }
         }
     };
+    board.set_unprepared(None);
     info!(
         postgresql = capabilities.server_version_text,
         timescaledb = capabilities.timescaledb.as_deref().unwrap_or("none"),
@@ -396,27 +436,25 @@ fn writer_status(state: writer::ShardState) -> WriterStatus {
     }
 }
 
-/// Once a second: the gauges that nobody else sets.
-async fn gauges(board: Arc<Board>, journal: Arc<Journal>, writers: writer::Observer, prometheus: PrometheusHandle) {
-    let mut metrics: HashMap<String, LaneMetrics> = HashMap::new();
-    let behind = lanes_behind();
+/// Renews what the board cannot see by itself.
+fn refresh(board: &Board, journal: &Journal, writers: &writer::Observer) {
+    board.set_journal_bytes(journal.space().bytes());
+    board.set_writers(writers.read().into_iter().map(writer_status).collect());
+}
+
+/// Keeps the board and the recorder fresh.
+async fn every_second(
+    board: Arc<Board>,
+    journal: Arc<Journal>,
+    writers: writer::Observer,
+    prometheus: PrometheusHandle,
+) {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         prometheus.run_upkeep();
-        board.set_journal_bytes(journal.space().bytes());
-        board.set_writers(writers.read().into_iter().map(writer_status).collect());
-        let mut lanes_behind = 0;
-        for entry in board.lanes() {
-            let status = entry.read();
-            let gauges = metrics
-                .entry(status.lane.clone())
-                .or_insert_with(|| LaneMetrics::new(entry.lane.venue.name, &status.lane));
-            gauges.set(&status);
-            lanes_behind += u32::from(status.is_behind);
-        }
-        behind.set(f64::from(lanes_behind));
+        refresh(&board, &journal, &writers);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What would run: the plan of every venue, without starting anything. For `tapeway check`.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use tapeway_exchanges::{adapter::LanePlan, config::VenueConfig};
 
@@ -46,7 +46,7 @@ pub async fn outlook(config: &Config, is_online: bool) -> Result<Vec<Outlook>, t
         };
         let unknown = if list.is_empty() { Vec::new() } else { directory::unknown(&venue.symbols, &list) };
         let unknown = unknown.into_iter().map(str::to_owned).collect();
-        let config = venue_config(venue, directory::resolve(&venue.symbols, &list));
+        let config = venue_config(venue, directory::resolve(&venue.symbols, &list, &HashSet::new()));
         let lanes = (venue.spec.plan)(&config, &[]);
         let symbols = config.symbols.len();
         let streams = symbols * config.channels.len();

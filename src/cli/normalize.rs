@@ -128,6 +128,8 @@ enum Line<'a> {
         cause: &'static str,
         end: &'static str,
         rows: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<&'a str>,
     },
     Error {
         reason: &'static str,
@@ -196,6 +198,7 @@ impl<W: Write> Printer<W> {
                         cause: closed.cause.name(),
                         end: closed.end.name(),
                         rows: closed.rows,
+                        detail: closed.detail.as_deref(),
                     };
                     self.line(frame, line)?;
                 }

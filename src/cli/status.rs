@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::Failure;
 use crate::{
     session::{connect::Dialer, http, tls},
-    status::{LaneStatus, Status, unix_now},
+    status::{Connection, LaneStatus, Status, unix_now},
 };
 
 /// Ask a running daemon.
@@ -81,10 +81,16 @@ const HEADINGS: [&str; 10] =
 fn lane_row(lane: &LaneStatus) -> [String; HEADINGS.len()] {
     let subscriptions = lane.subscriptions;
     let asked = subscriptions.live + subscriptions.requested + subscriptions.refused + subscriptions.stale;
-    let state = format!("{:?}", lane.connection).to_lowercase();
+    let state = match lane.connection {
+        Connection::Idle => "idle",
+        Connection::Connecting => "connecting",
+        Connection::Open => "open",
+        Connection::JournalFull => "JOURNAL FULL",
+        Connection::Stopped => "stopped",
+    };
     [
         lane.lane.clone(),
-        if lane.is_behind { format!("{state}, behind") } else { state },
+        if lane.is_behind { format!("{state}, behind") } else { state.into() },
         lane.symbols.to_string(),
         format!("{}/{asked}", subscriptions.live),
         lane.appended.to_string(),

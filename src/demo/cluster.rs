@@ -246,6 +246,8 @@ impl Cluster {
 
     fn program<'a>(&self, name: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Output, ClusterError> {
         let mut command = Command::new(self.bin.join(name));
+        // Ctrl-C in the terminal reaches the demo alone, which stops things in order.
+        command.process_group(0);
         command.args(arguments).current_dir("/").env_remove("PGHOST").env_remove("PGPORT").env_remove("PGDATABASE");
         if let Some((uid, gid)) = self.owner {
             command.uid(uid).gid(gid);

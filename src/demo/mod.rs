@@ -18,12 +18,14 @@ pub mod cluster;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod histogram;
+mod interrupt;
 mod progress;
 mod summary;
 pub mod truth;
 
 use cluster::{Cluster, ClusterError, Extension, StopMode, free_port};
 use daemon::Daemon;
+use interrupt::Interrupt;
 use progress::Progress;
 use truth::{CompareError, Comparison};
 
@@ -87,6 +89,12 @@ pub enum DemoError {
     /// The rows cannot be compared.
     #[error(transparent)]
     Compare(#[from] CompareError),
+    /// Signals cannot be heard.
+    #[error("signal handlers: {0}")]
+    Signals(#[source] io::Error),
+    /// Ctrl-C or SIGTERM, with nothing to compare yet, or once more.
+    #[error("interrupted; everything is stopped")]
+    Interrupted,
 }
 
 /// How the demo ended.
@@ -105,20 +113,25 @@ impl Demo {
     ///
     /// See [`DemoError`]. Whatever was started is stopped.
     pub async fn run(&self) -> Result<Outcome, DemoError> {
+        let mut interrupt = Interrupt::listen().map_err(DemoError::Signals)?;
         let dir = std::env::temp_dir().join(format!("tapeway-demo-{}", std::process::id()));
         fs::create_dir_all(&dir).map_err(failed(&dir))?;
-        let outcome = self.run_in(&dir).await;
+        let outcome = self.run_in(&dir, &mut interrupt).await;
         if !self.is_kept {
             fs::remove_dir_all(&dir).map_err(failed(&dir))?;
         }
         outcome
     }
 
-    async fn run_in(&self, dir: &Path) -> Result<Outcome, DemoError> {
+    async fn run_in(&self, dir: &Path, interrupt: &mut Interrupt) -> Result<Outcome, DemoError> {
         let extension = if self.is_plain { Extension::Never } else { Extension::WhenThere };
         println!("folder      {}", dir.display());
         let mut cluster = Cluster::create(&dir.join("postgres"), extension)?;
-        let kind = if cluster.has_timescaledb() { "with TimescaleDB" } else { "plain (TimescaleDB is not installed)" };
+        let kind = match (cluster.has_timescaledb(), self.is_plain) {
+            (true, _) => "with TimescaleDB",
+            (false, true) => "plain PostgreSQL, as asked",
+            (false, false) => "plain PostgreSQL (TimescaleDB is not installed)",
+        };
         println!("database    {}  {kind}", cluster.url());
         let truth = dir.join("truth.ndjson");
         let venues = loopback::start(Options {
@@ -145,20 +158,24 @@ impl Demo {
         let config = config::write(&settings).map_err(failed(dir))?;
         let mut daemon = Daemon::start(dir, &config, port)?;
         println!("daemon      http://127.0.0.1:{port}/status  /metrics  /readyz   log {}", daemon.log.display());
-        let result = self.record(&mut daemon, &venues).await;
-        let is_interrupted = match result {
-            Ok(is_interrupted) => is_interrupted,
-            Err(failure) => {
-                drop(daemon);
-                return Err(failure);
-            }
-        };
+        tokio::select! {
+            ready = daemon.until_ready() => ready?,
+            () = interrupt.heard() => return Err(DemoError::Interrupted),
+        }
+        let is_interrupted = self.record(&mut daemon, &venues, interrupt).await?;
         venues.pause();
-        let status = daemon.until_drained().await?;
+        let status = tokio::select! {
+            status = daemon.until_drained() => status?,
+            () = interrupt.heard() => return Err(DemoError::Interrupted),
+        };
         daemon.stop()?;
         let sent = venues.stop()?;
         println!("\nchecking every row against what the venues sent ...");
-        let comparison = truth::compare(&truth, &cluster.url()).await?;
+        let url = cluster.url();
+        let comparison = tokio::select! {
+            comparison = truth::compare(&truth, &url) => comparison?,
+            () = interrupt.heard() => return Err(DemoError::Interrupted),
+        };
         let sent = sent.venues.iter().map(|venue| venue.total.sent).sum();
         summary::print(&cluster, &status, sent, &comparison, self.is_kept.then_some((dir, config.as_path())))?;
         if self.is_kept {
@@ -170,18 +187,21 @@ impl Demo {
     }
 
     /// Records for the time asked for, with a few faults on the way; true if Ctrl-C ended it.
-    async fn record(&self, daemon: &mut Daemon, venues: &loopback::Server) -> Result<bool, DemoError> {
-        daemon.until_ready().await?;
+    async fn record(
+        &self,
+        daemon: &mut Daemon,
+        venues: &loopback::Server,
+        interrupt: &mut Interrupt,
+    ) -> Result<bool, DemoError> {
         let started = Instant::now();
         let length = Duration::from_secs(self.seconds);
         let mut faults = faults(length);
         let mut progress = Progress::new(length);
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
-        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         while started.elapsed() < length {
             tokio::select! {
                 _ = ticks.tick() => {}
-                _ = &mut interrupt => {
+                () = interrupt.heard() => {
                     progress.finish();
                     println!("interrupted: stopping cleanly");
                     return Ok(true);

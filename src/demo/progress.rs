@@ -32,13 +32,18 @@ impl Progress {
     /// Shows the state `elapsed` after the start.
     pub(super) fn show(&mut self, elapsed: Duration, status: &Status, metrics: &str) {
         let seconds = (elapsed - self.before_at).as_secs_f64();
-        let is_due = self.shown.is_none_or(|shown| elapsed >= shown + LINE_EVERY);
-        if seconds < 0.5 || (self.bar.is_none() && !is_due) {
+        let is_due = |shown| self.bar.is_some() || elapsed >= shown + LINE_EVERY;
+        if self.shown.is_some_and(|shown| !is_due(shown) || seconds < 0.5) {
             return;
         }
         let mut rows: BTreeMap<String, u64> = BTreeMap::new();
         for lane in &status.lanes {
             *rows.entry(lane.venue.clone()).or_default() += lane.rows_committed;
+        }
+        if self.shown.is_none() {
+            // Rates need a beginning.
+            (self.before, self.before_at, self.shown) = (rows, elapsed, Some(elapsed));
+            return;
         }
         let sum = |pick: fn(&crate::status::LaneStatus) -> u64| -> u64 { status.lanes.iter().map(pick).sum() };
         let (gaps, closed, pending) =

@@ -118,7 +118,8 @@ impl Retainer {
     }
 
     fn is_short(&self, bytes: u64, free: u64) -> bool {
-        bytes > self.space.bytes_max() || free < self.free_bytes_min
+        // Less than lanes hand over at once is none.
+        bytes > self.space.bytes_max() || free < self.free_bytes_min.max(FREE_BYTES_MIN)
     }
 
     fn report(&self, held: &[Held], pass: Pass, free: u64) {
@@ -213,3 +214,6 @@ fn note(first: &mut Option<Error>, result: Result<bool, Error>) -> bool {
 fn is_older(segment: &SegmentFile, now: SystemTime, age: Duration) -> bool {
     now.duration_since(segment.modified).is_ok_and(|found| found >= age)
 }
+
+/// Free bytes below which the journal counts as full whatever the configuration says: two lanes' buffers.
+const FREE_BYTES_MIN: u64 = 2 * super::BUFFER_BYTES_MAX as u64;

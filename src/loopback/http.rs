@@ -89,6 +89,13 @@ fn find<'a>(symbols: &'a [Symbol], name: &str) -> Option<&'a Symbol> {
     symbols.iter().find(|state| state.instrument.symbol.eq_ignore_ascii_case(name))
 }
 
+/// The last `count` of what an iterator has, in its order.
+fn latest<'a>(all: impl DoubleEndedIterator<Item = &'a Trade>, count: usize) -> Vec<&'a Trade> {
+    let mut page: Vec<_> = all.rev().take(count).collect();
+    page.reverse();
+    page
+}
+
 fn binance_rest(engine: &mut Engine, path: &str, query: &[(String, String)]) -> Option<Answer> {
     let (venue, symbols, clock_us) = (engine.venue, &engine.market.symbols, engine.clock_us());
     let path = path.strip_prefix(if venue == Venue::BinanceSpot { "/api/v3/" } else { "/fapi/v1/" })?;
@@ -101,25 +108,25 @@ fn binance_rest(engine: &mut Engine, path: &str, query: &[(String, String)]) -> 
             let Some(state) = find(symbols, query::value(query, "symbol").unwrap_or("")) else {
                 return Some(Answer::error(400, r#"{"code":-1121,"msg":"Invalid symbol."}"#.into()));
             };
-            let limit = query::number(query, "limit", 500).clamp(1, 1_000);
-            let latest = (state.last_trade_id() + 1).saturating_sub(limit);
-            let is_agg = path == "aggTrades";
-            let first = match query::value(query, "fromId").and_then(|id| id.parse().ok()) {
-                Some(id) if is_agg => binance::trade_id(id),
-                Some(id) if path == "historicalTrades" => id,
-                Some(_) | None => latest,
-            };
-            let start_us =
-                i64::try_from(query::number(query, "startTime", 0)).unwrap_or(i64::MAX).saturating_mul(1_000);
-            let end_us =
-                i64::try_from(query::number(query, "endTime", u64::MAX)).unwrap_or(i64::MAX).saturating_mul(1_000);
-            let first = if is_agg && start_us > 0 { 0 } else { first };
-            let page = state.trades_from(first).filter(|trade| !is_agg || (start_us..=end_us).contains(&trade.time_us));
-            let page = page.take(usize::try_from(limit).unwrap_or(usize::MAX));
-            if is_agg {
-                binance::put_agg_trades(&mut body, venue, &state.instrument, page);
+            let limit = usize::try_from(query::number(query, "limit", 500).clamp(1, 1_000)).unwrap_or(usize::MAX);
+            let from = query::value(query, "fromId").and_then(|id| id.parse().ok());
+            // Trades outside the book have an id in the stream and are not to be had here.
+            let served = |trade: &&Trade| !trade.is_off_book;
+            if path == "aggTrades" {
+                let micros = |key, default| {
+                    i64::try_from(query::number(query, key, default)).unwrap_or(i64::MAX).saturating_mul(1_000)
+                };
+                let (start_us, end_us) = (micros("startTime", 0), micros("endTime", u64::MAX).saturating_add(999));
+                let is_latest = from.is_none() && start_us == 0;
+                let within = |trade: &&Trade| (start_us..=end_us).contains(&trade.time_us) && served(trade);
+                let all = state.trades_from(from.map_or(0, binance::trade_id)).filter(within);
+                let page: Vec<&Trade> = if is_latest { latest(all, limit) } else { all.take(limit).collect() };
+                binance::put_agg_trades(&mut body, venue, &state.instrument, page.into_iter());
             } else {
-                binance::put_trades(&mut body, venue, &state.instrument, page);
+                let from = from.filter(|_| path == "historicalTrades");
+                let all = state.trades_from(from.unwrap_or(0)).filter(served);
+                let page: Vec<&Trade> = if from.is_none() { latest(all, limit) } else { all.take(limit).collect() };
+                binance::put_trades(&mut body, venue, &state.instrument, page.into_iter());
             }
         }
         _ => return None,

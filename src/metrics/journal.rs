@@ -5,30 +5,30 @@ use metrics::{
 };
 
 /// Bytes written to journal segments, heads included. Label: `lane`.
-pub(super) const JOURNAL_BYTES: &str = "tapeway_journal_bytes_written_total";
+pub const JOURNAL_BYTES: &str = "tapeway_journal_bytes_written_total";
 /// Duration of each `fdatasync` of a segment. Label: `lane`.
-pub(super) const JOURNAL_FSYNC_SECONDS: &str = "tapeway_journal_fsync_seconds";
+pub const JOURNAL_FSYNC_SECONDS: &str = "tapeway_journal_fsync_seconds";
 /// Segments a lane holds. Label: `lane`.
-pub(super) const JOURNAL_SEGMENTS: &str = "tapeway_journal_segments";
+pub const JOURNAL_SEGMENTS: &str = "tapeway_journal_segments";
 /// Bytes a lane's segments take on disk. Label: `lane`.
-pub(super) const JOURNAL_LANE_BYTES: &str = "tapeway_journal_lane_disk_bytes";
+pub const JOURNAL_LANE_BYTES: &str = "tapeway_journal_lane_disk_bytes";
 /// Bytes all lanes take on disk, against `journal.bytes_max`.
-pub(super) const JOURNAL_DISK_BYTES: &str = "tapeway_journal_bytes";
+pub const JOURNAL_DISK_BYTES: &str = "tapeway_journal_bytes";
 /// The limit of [`JOURNAL_DISK_BYTES`]: `journal.bytes_max`.
-pub(super) const JOURNAL_BYTES_MAX: &str = "tapeway_journal_bytes_max";
+pub const JOURNAL_BYTES_MAX: &str = "tapeway_journal_bytes_max";
 /// Bytes free on the journal's disk, against `journal.free_bytes_min`.
-pub(super) const JOURNAL_FREE_BYTES: &str = "tapeway_journal_free_bytes";
+pub const JOURNAL_FREE_BYTES: &str = "tapeway_journal_free_bytes";
 /// 1 while the journal is full and sessions do not read.
-pub(super) const JOURNAL_FULL: &str = "tapeway_journal_full";
+pub const JOURNAL_FULL: &str = "tapeway_journal_full";
 /// 1 while a lane's journal takes nothing because a write or sync failed. Label: `lane`.
-pub(super) const JOURNAL_POISONED: &str = "tapeway_journal_poisoned";
+pub const JOURNAL_POISONED: &str = "tapeway_journal_poisoned";
 /// Segments removed. Labels: `lane`, `reason` (`expired`: committed and old enough; `given_up`: committed, and
 /// room was needed before `keep_for`).
-pub(super) const JOURNAL_REMOVED: &str = "tapeway_journal_segments_removed_total";
+pub const JOURNAL_REMOVED: &str = "tapeway_journal_segments_removed_total";
 /// Bytes of torn tails cut by recovery: frames after the last sync that a crash took. Label: `lane`.
-pub(super) const JOURNAL_TORN_BYTES: &str = "tapeway_journal_torn_bytes_total";
+pub const JOURNAL_TORN_BYTES: &str = "tapeway_journal_torn_bytes_total";
 /// Durable frames that can no longer be read. Label: `lane`.
-pub(super) const JOURNAL_LOST_FRAMES: &str = "tapeway_journal_lost_frames_total";
+pub const JOURNAL_LOST_FRAMES: &str = "tapeway_journal_lost_frames_total";
 
 /// Gives Prometheus unit and help of the journal metrics.
 pub(super) fn describe() {

@@ -181,6 +181,14 @@ impl SessionMetrics {
         }
     }
 
+    /// The lane's session has ended on purpose. A lane that is not meant to be connected is neither up nor down, and
+    /// no alert is to fire for it.
+    pub fn retire(&self) {
+        self.connected.set(f64::NAN);
+        self.last_frame.set(f64::NAN);
+        self.subscriptions.iter().for_each(|gauge| gauge.set(0.0));
+    }
+
     /// Counts a gap. Rare, so the handle is looked up.
     pub fn gap(&self, channel: Option<Channel>, cause: Cause) {
         let channel = channel.map_or("all", Channel::name);
@@ -213,7 +221,7 @@ impl SessionMetrics {
 /// Values of the `state` label of [`SUBSCRIPTIONS`].
 pub const SUBSCRIPTION_STATES: [&str; 4] = ["live", "requested", "refused", "stale"];
 
-/// One lane's gauges, set once a second from the lane's progress.
+/// One lane's gauges, set at every scrape from the lane's progress.
 #[derive(Debug)]
 pub struct LaneMetrics {
     pub rows_received: Gauge,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, Uri, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 
 use super::connect::{ConnectError, Dialer};
 
@@ -35,7 +35,9 @@ async fn get_untimed(dialer: &Dialer, url: &str) -> Result<Answer, ConnectError>
     let stream = dialer.stream(url).await?;
     let uri: Uri = url.parse().map_err(|_| ConnectError::Url { url: url.into(), why: "not a URL" })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ConnectError::Http)?;
-    let driver = tokio::spawn(connection);
+    // Ends with this exchange, however that ends.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path)
         .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
@@ -58,7 +60,6 @@ async fn get_untimed(dialer: &Dialer, url: &str) -> Result<Answer, ConnectError>
             Err(_) => ConnectError::TooLarge { max: BODY_BYTES_MAX },
         })?
         .to_bytes();
-    driver.abort();
     Ok(Answer { status, retry_after, body })
 }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tapeway_exchanges::{
     adapter::At,
     decoder::Decoder,
-    event::{Events, Note},
+    event::{Events, Flags, Note},
     ids::Nanos,
     input::Kind,
 };
+use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use crate::{
@@ -63,6 +64,15 @@ impl Intake {
         Ok(())
     }
 
+    /// Begins a segment with the decoder's state. Before anything is taken.
+    ///
+    /// # Errors
+    ///
+    /// The journal has no room, or cannot be written.
+    pub(super) fn begin(&mut self) -> Result<(), journal::Error> {
+        block_in_place(|| self.journal.begin(&self.decoder.state()))
+    }
+
     /// Whether the chunk is large enough to be handed on without waiting for more.
     pub(super) fn is_chunk_full(&self) -> bool {
         let events = self.decoder.events();
@@ -87,10 +97,7 @@ impl Intake {
         let chunk = self.decoder.swap_events(self.lane.queue.spare());
         self.account(&chunk);
         self.lane.offer(chunk, &self.metrics);
-        if self.journal.is_roll_due() {
-            self.journal.roll(&self.decoder.state())?;
-        }
-        Ok(())
+        self.roll_if_due()
     }
 
     /// Flushes and seals the journal: the last thing a session does. The next start finds an empty segment with
@@ -99,21 +106,23 @@ impl Intake {
     /// # Errors
     ///
     /// The disk refused; the next start recovers what is there.
-    pub(super) fn seal(mut self) -> Result<(), journal::Error> {
+    pub(super) fn seal(&mut self) -> Result<(), journal::Error> {
         self.flush()?;
-        match self.journal.roll(&self.decoder.state()) {
+        block_in_place(|| match self.journal.roll(&self.decoder.state()) {
             Err(journal::Error::Full { .. } | journal::Error::TooLong { .. }) => self.journal.seal(),
             result => result,
-        }
+        })
+    }
+
+    /// What it was made of, for another session of this lane.
+    pub(super) fn into_parts(self) -> (LaneJournal, Decoder) {
+        (self.journal, self.decoder)
     }
 
     /// Whether a journal that was full takes frames again. Tries to write what waits, and lets retention have the
     /// segment if everything in it is committed.
     pub(super) fn has_room(&mut self) -> bool {
-        let result = self
-            .flush()
-            .and_then(|()| self.journal.flush())
-            .and_then(|()| if self.journal.is_roll_due() { self.journal.roll(&self.decoder.state()) } else { Ok(()) });
+        let result = self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due());
         result.is_ok() && !self.journal.is_full()
     }
 
@@ -132,14 +141,24 @@ impl Intake {
         &self.lane
     }
 
+    /// Other lanes go on meanwhile: a roll waits for the disk.
+    fn roll_if_due(&mut self) -> Result<(), journal::Error> {
+        if self.journal.is_roll_due() {
+            block_in_place(|| self.journal.roll(&self.decoder.state()))?;
+        }
+        Ok(())
+    }
+
     fn account(&self, chunk: &Events) {
         let Events { trades, levels, quotes, notes, .. } = chunk;
         self.lane.rows.on_receive(chunk.rows_total);
         self.metrics.trades.increment(trades.len() as u64);
         self.metrics.levels.increment(levels.len() as u64);
         self.metrics.quotes.increment(quotes.len() as u64);
+        // A trade that was fetched again says nothing about the way from the venue to here.
+        let live = trades.iter().rfind(|row| !row.flags.has(Flags::BACKFILL));
         let lags = [
-            trades.last().map(|row| (row.frame, row.time, trades.len())),
+            live.map(|row| (row.frame, row.time, trades.len())),
             levels.last().map(|row| (row.frame, row.time, levels.len())),
             quotes.last().map(|row| (row.frame, row.time, quotes.len())),
         ];
@@ -179,7 +198,8 @@ impl Intake {
                     if is_said {
                         let symbol = name(closed.symbol);
                         let channel = closed.channel.map_or("all", |channel| channel.name());
-                        info!(lane, symbol, channel, end = closed.end.name(), pos = %closed.id.pos, rows = closed.rows, "gap closed");
+                        let (end, rows, detail) = (closed.end.name(), closed.rows, closed.detail.as_deref());
+                        info!(lane, symbol, channel, end, pos = %closed.id.pos, rows, detail, "gap closed");
                     }
                 }
                 Note::Reject(reject) => {

@@ -6,14 +6,16 @@
 use std::{collections::HashSet, mem::discriminant, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use rand::RngExt;
 use tapeway_exchanges::{
     adapter::{CloseKind, CloseReason, LanePlan},
     decoder::Decoder,
-    ids::Nanos,
+    event::Channel,
+    ids::{Nanos, SymbolIx},
     input::{self, Kind},
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -63,13 +65,21 @@ impl VenueLink {
     }
 }
 
+/// What a session is to do. The newest counts, whenever the session comes to read it.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// What to connect to and ask for.
+    pub plan: LanePlan,
+    /// How the venue is reached, within which limits.
+    pub link: Arc<VenueLink>,
+}
+
 /// Everything a session is made of.
 #[derive(Debug)]
 pub struct Session {
     intake: Intake,
-    link: Arc<VenueLink>,
-    plan: LanePlan,
-    plans: mpsc::Receiver<LanePlan>,
+    order: Order,
+    orders: watch::Receiver<Order>,
     stop: watch::Receiver<bool>,
     status: Arc<Shared<LaneStatus>>,
     watchdog: Watchdog,
@@ -79,8 +89,8 @@ pub struct Session {
 /// How a session ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// It was told to stop; the journal is sealed.
-    Stopped,
+    /// It was told to stop. The journal is sealed (if it has room), and ready for another session.
+    Stopped(Box<(LaneJournal, Decoder)>),
     /// The journal cannot be trusted any more: the process must end and recover.
     JournalLost(journal::Error),
 }
@@ -89,46 +99,75 @@ pub enum Ended {
 type Pumped = Result<CloseReason, journal::Error>;
 
 impl Session {
-    /// A session over a recovered journal whose newest segment has begun, and the decoder that stands at its end.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a session, each once")]
+    /// A session over a recovered journal and the decoder that stands at its end. Runs in a runtime of several
+    /// threads.
     pub fn new(
         lane: Arc<Lane>,
-        journal: LaneJournal,
-        decoder: Decoder,
-        link: Arc<VenueLink>,
-        plan: LanePlan,
-        plans: mpsc::Receiver<LanePlan>,
+        (journal, decoder): (LaneJournal, Decoder),
+        mut orders: watch::Receiver<Order>,
         stop: watch::Receiver<bool>,
         status: Arc<Shared<LaneStatus>>,
         chunk_rows_max: usize,
     ) -> Self {
         let intake = Intake::new(lane, journal, decoder, status.clone(), chunk_rows_max);
-        Self { intake, link, plan, plans, stop, status, watchdog: Watchdog::default(), last_frame: now() }
+        let order = orders.borrow_and_update().clone();
+        Self { intake, order, orders, stop, status, watchdog: Watchdog::default(), last_frame: now() }
     }
 
     /// Runs until told to stop or the journal is lost.
     pub async fn run(mut self) -> Ended {
+        match self.record().await {
+            Ok(()) | Err(journal::Error::Full { .. }) => {}
+            Err(lost) => {
+                error!(lane = self.name(), error = %lost, "the journal is lost to this process; a restart recovers it");
+                self.intake.metrics().connected.set(0.0);
+                self.error(lost.to_string());
+                self.status.update(|status| status.connection = Connection::Stopped);
+                return Ended::JournalLost(lost);
+            }
+        }
+        self.intake.metrics().retire();
+        self.status.update(|status| {
+            status.connection = Connection::Stopped;
+            status.last_frame = None;
+        });
+        Ended::Stopped(Box::new(self.intake.into_parts()))
+    }
+
+    /// Everything between the first segment and its seal.
+    async fn record(&mut self) -> Result<(), journal::Error> {
+        self.begin().await?;
         let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
         while !*self.stop.borrow() {
             match self.connection(&mut backoff).await {
-                Ok(()) => {}
                 Err(full @ journal::Error::Full { .. }) => {
-                    self.error(format!("not reading: {full}"));
-                    self.status.update(|status| status.connection = Connection::JournalFull);
+                    self.full(&full);
                     self.until_room().await;
                 }
-                Err(lost) => {
-                    error!(lane = self.name(), error = %lost, "the journal is lost to this process; a restart recovers it");
-                    self.error(lost.to_string());
-                    return Ended::JournalLost(lost);
-                }
+                result => result?,
             }
         }
-        self.intake.metrics().connected.set(0.0);
-        self.status.update(|status| status.connection = Connection::Stopped);
-        match self.intake.seal() {
-            Ok(()) | Err(journal::Error::Full { .. }) => Ended::Stopped,
-            Err(lost) => Ended::JournalLost(lost),
+        self.intake.seal()
+    }
+
+    /// Begins the first segment, as soon as there is room for it: what the journal holds can be written meanwhile.
+    async fn begin(&mut self) -> Result<(), journal::Error> {
+        let mut stop = self.stop.clone();
+        let mut is_said = false;
+        loop {
+            match self.intake.begin() {
+                Err(full @ journal::Error::Full { .. }) => {
+                    if !std::mem::replace(&mut is_said, true) {
+                        error!(lane = self.name(), error = %full, "the journal cannot take anything: not connecting");
+                    }
+                    self.full(&full);
+                }
+                result => return result,
+            }
+            tokio::select! {
+                () = sleep(FULL_RETRY) => {}
+                () = stopped(&mut stop) => return Ok(()),
+            }
         }
     }
 
@@ -136,15 +175,14 @@ impl Session {
     async fn connection(&mut self, backoff: &mut Backoff) -> Result<(), journal::Error> {
         self.status.update(|status| status.connection = Connection::Connecting);
         let mut stop = self.stop.clone();
-        if backoff.failures() > 0 {
-            let delay = backoff.next();
-            tokio::select! {
-                () = sleep(delay) => {}
-                () = stopped(&mut stop) => return Ok(()),
-            }
+        tokio::select! {
+            () = sleep(backoff.delay()) => {}
+            () = changed(&mut self.orders) => backoff.reset(),
+            () = stopped(&mut stop) => return Ok(()),
         }
-        let link = self.link.clone();
-        let url = self.plan.url.clone();
+        self.take_order();
+        let Order { link, plan } = self.order.clone();
+        let url = plan.url;
         let dialed = async {
             link.connects.take(1).await;
             link.dialer.websocket(&url).await
@@ -158,21 +196,22 @@ impl Session {
             Err(failure) => {
                 warn!(lane = self.name(), url, error = %failure, failures = backoff.failures(), "cannot connect; will try again");
                 self.error(format!("cannot connect: {failure}"));
-                drop(backoff.next());
+                backoff.fail();
                 return Ok(());
             }
         };
-        while let Ok(plan) = self.plans.try_recv() {
-            self.plan = plan;
+        self.take_order();
+        if self.order.plan.url != url {
+            return Ok(()); // Meanwhile it is to go elsewhere.
         }
         let opened = Instant::now();
         let result = self.opened(&mut socket).await;
-        if opened.elapsed() > STEADY_AFTER {
+        if opened.elapsed() > STEADY_AFTER || result.as_ref().is_ok_and(|reason| reason.kind == CloseKind::Rotation) {
             backoff.reset();
         } else {
-            drop(backoff.next());
+            backoff.fail();
         }
-        self.intake.metrics().connected.set(0.0);
+        self.disconnected();
         let closing = socket.close(None);
         if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
             info!(lane = self.name(), "the venue did not answer the close in time");
@@ -192,15 +231,28 @@ impl Session {
     }
 
     async fn opened(&mut self, socket: &mut WebSocket) -> Pumped {
-        info!(lane = self.name(), url = self.plan.url, symbols = self.plan.symbols.len(), "connected");
+        let plan = self.order.plan.clone();
+        info!(lane = self.name(), url = plan.url, symbols = plan.symbols.len(), "connected");
         self.intake.metrics().connected.set(1.0);
         self.status.update(|status| {
             status.connection = Connection::Open;
-            status.symbols = self.plan.symbols.len();
+            status.symbols = plan.symbols.len();
         });
         self.last_frame = now();
-        self.take_json(Kind::Open, &self.plan.clone())?;
+        self.take_json(Kind::Open, &plan)?;
         self.pump(socket).await
+    }
+
+    /// Nothing is known of subscriptions without a connection.
+    fn disconnected(&self) {
+        let metrics = self.intake.metrics();
+        metrics.connected.set(0.0);
+        metrics.subscriptions.iter().for_each(|gauge| gauge.set(0.0));
+        self.status.update(|status| {
+            status.connection = Connection::Connecting;
+            status.subscriptions = Subscriptions::default();
+            status.problems.clear();
+        });
     }
 
     /// Journals the end of a connection; the adapter draws its conclusions.
@@ -218,16 +270,17 @@ impl Session {
 
     /// Reads, acts and watches until something ends the connection.
     async fn pump(&mut self, socket: &mut WebSocket) -> Pumped {
-        let link = self.link.clone();
+        let Order { link, plan } = self.order.clone();
         let sends_limit = Limiter::new(link.limits.messages_per_second, Duration::from_secs(1));
-        let mut requests = Requests::new(link.clone(), self.plan.http_url.clone());
+        let mut requests = Requests::new(link.clone(), plan.http_url);
         let mut sends = std::collections::VecDeque::new();
         let mut said = HashSet::new();
         let mut flush_at = None;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let rotate_at =
-            Instant::now() + link.limits.lifetime.map_or(FOREVER, |lifetime| lifetime.mul_f64(LIFETIME_USED));
+        // Connections that began together do not end together.
+        let used = rand::rng().random_range(LIFETIME_USED);
+        let rotate_at = Instant::now() + link.limits.lifetime.map_or(FOREVER, |lifetime| lifetime.mul_f64(used));
         let mut stop = self.stop.clone();
         loop {
             let actions = self.intake.decoder().actions();
@@ -259,19 +312,18 @@ impl Session {
                 }
                 () = sleep_until(flush_at.unwrap_or(rotate_at)), if flush_at.is_some() => self.intake.flush()?,
                 () = sleep_until(sends_limit.next()), if !sends.is_empty() => {
-                    if sends_limit.try_take() && let Some(text) = sends.pop_front() {
-                        if let Some(reason) = send(socket, text).await {
+                    if sends_limit.try_take() && let Some(text) = sends.pop_front()
+                        && let Some(reason) = send(socket, text).await {
                             return Ok(reason);
                         }
-                    }
                 }
                 (tag, answer) = requests.next(), if !requests.is_empty() => {
                     let mut bytes = Vec::with_capacity(answer.body.len() + 64);
                     input::put_http(&mut bytes, &tag, answer.status, &answer.body);
                     self.intake.take(Kind::Http, now(), &bytes)?;
                 }
-                Some(plan) = self.plans.recv() => {
-                    if let Some(reason) = self.on_plan(plan)? {
+                () = changed(&mut self.orders) => {
+                    if let Some(reason) = self.on_order()? {
                         return Ok(reason);
                     }
                 }
@@ -284,7 +336,7 @@ impl Session {
                     return Ok(CloseReason { kind: CloseKind::Rotation, detail: "end of the connection's lifetime".into() });
                 }
                 () = stopped(&mut stop) => {
-                    return Ok(CloseReason { kind: CloseKind::Shutdown, detail: "the daemon is stopping".into() });
+                    return Ok(CloseReason { kind: CloseKind::Shutdown, detail: "told to stop".into() });
                 }
             }
         }
@@ -309,15 +361,23 @@ impl Session {
         Ok(None)
     }
 
-    fn on_plan(&mut self, plan: LanePlan) -> Result<Option<CloseReason>, journal::Error> {
+    fn take_order(&mut self) {
+        self.order = self.orders.borrow_and_update().clone();
+    }
+
+    fn on_order(&mut self) -> Result<Option<CloseReason>, journal::Error> {
+        let before = self.order.plan.clone();
+        self.take_order();
+        let plan = self.order.plan.clone();
+        if plan == before {
+            return Ok(None); // Only limits changed.
+        }
         info!(lane = self.name(), symbols = plan.symbols.len(), "new plan");
-        let is_same_place = plan.url == self.plan.url;
-        self.plan = plan;
-        if !is_same_place {
+        if (&plan.url, &plan.http_url) != (&before.url, &before.http_url) {
             return Ok(Some(CloseReason { kind: CloseKind::Rotation, detail: "the lane's URL changed".into() }));
         }
-        self.take_json(Kind::Plan, &self.plan.clone())?;
-        self.status.update(|status| status.symbols = self.plan.symbols.len());
+        self.take_json(Kind::Plan, &plan)?;
+        self.status.update(|status| status.symbols = plan.symbols.len());
         Ok(None)
     }
 
@@ -325,16 +385,21 @@ impl Session {
     fn on_tick(&mut self, said: &mut HashSet<String>) -> Option<CloseReason> {
         let now = now();
         self.intake.decoder().tick(now);
-        let silence = self.link.limits.silence;
+        let silence = self.order.link.limits.silence;
         let (findings, [live, requested, refused, stale]) =
             self.watchdog.look(now, silence, self.last_frame, self.intake.decoder().subscriptions());
         let mut problems = Vec::new();
         let mut reason = None;
+        let mut unsaid = 0;
         for finding in findings {
             let kind = discriminant(&finding);
-            let (text, is_reconnect) = self.judge(finding);
+            let (text, is_reconnect) = self.judge(finding, now);
             if said.insert(format!("{kind:?} {}", text.split(" for ").next().unwrap_or_default())) {
-                warn!(lane = self.name(), "{text}");
+                if problems.len() < PROBLEMS_MAX {
+                    warn!(lane = self.name(), "{text}");
+                } else {
+                    unsaid += 1;
+                }
             }
             if is_reconnect && reason.is_none() {
                 reason = Some(CloseReason { kind: CloseKind::Stall, detail: text.clone() });
@@ -342,6 +407,9 @@ impl Session {
             if problems.len() < PROBLEMS_MAX {
                 problems.push(text);
             }
+        }
+        if unsaid > 0 {
+            warn!(lane = self.name(), more = unsaid, "problems of subscriptions not logged one by one");
         }
         let metrics = self.intake.metrics();
         for (gauge, count) in metrics.subscriptions.iter().zip([live, requested, refused, stale]) {
@@ -359,23 +427,36 @@ impl Session {
     }
 
     /// A finding in words, and whether it is worth a reconnect.
-    fn judge(&mut self, finding: Finding) -> (String, bool) {
+    fn judge(&mut self, finding: Finding, now: Nanos) -> (String, bool) {
         match finding {
             Finding::ConnectionSilent(silent) => (format!("the connection is silent for {silent:.0?}"), true),
-            Finding::Unanswered(symbol, channel, waited) => {
-                let symbol = self.intake.decoder().symbols().name(symbol).clone();
-                (format!("subscription {} {symbol} is unanswered for {waited:.0?}", channel.name()), false)
+            Finding::Unanswered(symbol, channel, waited, is_due) => {
+                if is_due {
+                    self.watchdog.strike(symbol, channel, now);
+                }
+                (format!("{} is unanswered for {waited:.0?}", self.subscription(symbol, channel)), is_due)
             }
             Finding::Refused(symbol, channel, why) => {
-                let symbol = self.intake.decoder().symbols().name(symbol).clone();
-                (format!("subscription {} {symbol} was refused: {why}", channel.name()), false)
+                (format!("{} was refused: {why}", self.subscription(symbol, channel)), false)
             }
             Finding::Stale(symbol, channel, silent) => {
-                self.watchdog.strike(symbol, channel);
-                let symbol = self.intake.decoder().symbols().name(symbol).clone();
-                (format!("subscription {} {symbol} is silent for {silent:.0?} while others move", channel.name()), true)
+                self.watchdog.strike(symbol, channel, now);
+                let name = self.subscription(symbol, channel);
+                (format!("{name} is silent for {silent:.0?} while others move"), true)
+            }
+            Finding::AllSilent(silent) => {
+                let all = self.intake.decoder().subscriptions().list().iter();
+                let all: Vec<_> = all.map(|one| (one.symbol, one.channel)).collect();
+                for (symbol, channel) in all {
+                    self.watchdog.strike(symbol, channel, now);
+                }
+                (format!("all subscriptions are silent for {silent:.0?}"), true)
             }
         }
+    }
+
+    fn subscription(&mut self, symbol: SymbolIx, channel: Channel) -> String {
+        format!("subscription {} {}", channel.name(), self.intake.decoder().symbols().name(symbol))
     }
 
     fn take_json(&mut self, kind: Kind, value: &impl serde::Serialize) -> Result<(), journal::Error> {
@@ -388,6 +469,11 @@ impl Session {
         error!(lane = self.name(), error = %full, "the journal cannot take more: the socket is closed and what the venue sends now is missed");
         self.intake.metrics().reconnect(CloseKind::JournalFull);
         self.intake.decoder().actions().clear();
+    }
+
+    fn full(&self, full: &journal::Error) {
+        self.error(format!("not reading: {full}"));
+        self.status.update(|status| status.connection = Connection::JournalFull);
     }
 
     async fn until_room(&mut self) {
@@ -432,6 +518,13 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
+/// Returns when there is a new order; never when there will be none.
+async fn changed(orders: &mut watch::Receiver<Order>) {
+    if orders.changed().await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// The host clock.
 fn now() -> Nanos {
     let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -455,6 +548,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a full journal is asked for room.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 /// The share of a connection's lifetime that is used before a planned reconnect.
-const LIFETIME_USED: f64 = 0.95;
+const LIFETIME_USED: std::ops::Range<f64> = 0.9..0.95;
 /// Stands for no lifetime at all.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);

@@ -1,9 +1,9 @@
 //! The HTTP requests of one connection: a few at a time, within the venue's weight, retried until answered.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tapeway_exchanges::adapter::HttpRequest;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 use tracing::warn;
 
 use super::{
@@ -17,29 +17,30 @@ use super::{
 pub(super) struct Requests {
     link: Arc<VenueLink>,
     http_url: String,
-    waiting: VecDeque<HttpRequest>,
+    /// A request takes one when its delay is over: what waits for its time keeps no other waiting.
+    slots: Arc<Semaphore>,
     under_way: JoinSet<(String, Answer)>,
 }
 
 impl Requests {
     pub(super) fn new(link: Arc<VenueLink>, http_url: String) -> Self {
-        Self { link, http_url, waiting: VecDeque::new(), under_way: JoinSet::new() }
+        Self { link, http_url, slots: Arc::new(Semaphore::new(UNDER_WAY_MAX)), under_way: JoinSet::new() }
     }
 
-    /// Adds requests; starts as many as may run.
+    /// Adds requests. As many as may run at once start when their delay is over, the others in turn. Adapters ask for
+    /// few things at a time for each symbol, so their number is bounded.
     pub(super) fn extend(&mut self, requests: impl Iterator<Item = HttpRequest>) {
-        self.waiting.extend(requests);
-        self.start();
+        for request in requests {
+            let url = format!("{}{}", self.http_url, request.path);
+            self.under_way.spawn(answer(self.link.clone(), self.slots.clone(), url, request));
+        }
     }
 
     /// The next answer. Never returns while there is no request; safe to drop and call again.
     pub(super) async fn next(&mut self) -> (String, Answer) {
         loop {
             match self.under_way.join_next().await {
-                Some(Ok(answered)) => {
-                    self.start();
-                    return answered;
-                }
+                Some(Ok(answered)) => return answered,
                 Some(Err(failure)) => warn!(error = %failure, "an HTTP request task ended without an answer"),
                 None => std::future::pending().await,
             }
@@ -50,20 +51,13 @@ impl Requests {
     pub(super) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
     }
-
-    fn start(&mut self) {
-        while self.under_way.len() < UNDER_WAY_MAX
-            && let Some(request) = self.waiting.pop_front()
-        {
-            let url = format!("{}{}", self.http_url, request.path);
-            self.under_way.spawn(answer(self.link.clone(), url, request));
-        }
-    }
 }
 
-async fn answer(link: Arc<VenueLink>, url: String, request: HttpRequest) -> (String, Answer) {
+async fn answer(link: Arc<VenueLink>, slots: Arc<Semaphore>, url: String, request: HttpRequest) -> (String, Answer) {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     sleep(request.delay).await;
+    // The semaphore is never closed, so there is always a slot to wait for.
+    let _slot = slots.acquire().await;
     loop {
         link.http_weight.take(request.weight).await;
         match http::get(&link.dialer, &url).await {
@@ -75,7 +69,8 @@ async fn answer(link: Arc<VenueLink>, url: String, request: HttpRequest) -> (Str
             }
             Err(failure) => {
                 warn!(url, error = %failure, failures = backoff.failures(), "HTTP request got no answer; will try again");
-                sleep(backoff.next()).await;
+                backoff.fail();
+                sleep(backoff.delay()).await;
             }
         }
     }

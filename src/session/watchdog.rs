@@ -1,10 +1,12 @@
-//! Silence: of a whole connection, and of one subscription while its siblings move.
+//! Silence: of a whole connection, of one subscription while its siblings move, and of all subscriptions while only
+//! pings and heartbeats come.
 //!
 //! What is normal is learned per subscription: the longest and the mean silence between deliveries, seen once a
 //! second. A subscription is stale when it has been silent for much longer than that, and at least
 //! [`Limits::silence`](tapeway_exchanges::config::Limits), while another subscription of the lane has delivered since.
-//! A stale subscription costs a reconnect once; each further time the silence must be twice as long, so that a halted
-//! instrument does not take its lane down again and again.
+//! All subscriptions that have delivered enough to know them are silent together: the connection is dead in all but
+//! name. A stale subscription, or one that is not answered, costs a reconnect once; each further time the silence must
+//! be twice as long, so that a halted instrument does not take its lane down again and again.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -25,12 +27,14 @@ pub(super) struct Watchdog {
 pub(super) enum Finding {
     /// Nothing at all has arrived for this long.
     ConnectionSilent(Duration),
-    /// The venue has neither acknowledged nor delivered.
-    Unanswered(SymbolIx, Channel, Duration),
+    /// The venue has neither acknowledged nor delivered; asking once more, on a new connection, is due or not.
+    Unanswered(SymbolIx, Channel, Duration, bool),
     /// The venue refused it, because.
     Refused(SymbolIx, Channel, String),
     /// Silent for this long while a sibling moves.
     Stale(SymbolIx, Channel, Duration),
+    /// Every subscription that usually delivers is silent, the liveliest for this long.
+    AllSilent(Duration),
 }
 
 /// Subscriptions by state, in the order of the metric's label values: live, requested, refused, stale.
@@ -43,6 +47,8 @@ struct Normal {
     mean: Duration,
     longest: Duration,
     strikes: u32,
+    /// When the last strike was.
+    struck: Option<Nanos>,
 }
 
 impl Watchdog {
@@ -61,18 +67,29 @@ impl Watchdog {
             findings.push(Finding::ConnectionSilent(now.since(last)));
         }
         let newest = subscriptions.list().iter().filter_map(|subscription| subscription.last).max();
+        let (mut known, mut over) = (0, 0);
         for subscription in subscriptions.list() {
             let (slot, finding) = self.judge(now, silence, newest, subscription);
             counts[slot] += 1;
             findings.extend(finding);
+            let limit =
+                self.normal.get(&(subscription.symbol, subscription.channel)).and_then(|one| one.limit(silence));
+            if let (Some(limit), Some(last)) = (limit, subscription.last) {
+                known += 1;
+                over += u32::from(now.since(last) > limit);
+            }
+        }
+        if let Some(newest) = newest.filter(|_| known > 0 && known == over) {
+            findings.push(Finding::AllSilent(now.since(newest)));
         }
         (findings, counts)
     }
 
-    /// The lane is reconnected for a stale subscription: be slower to do it again.
-    pub(super) fn strike(&mut self, symbol: SymbolIx, channel: Channel) {
+    /// The lane is reconnected for this subscription: be slower to do it again.
+    pub(super) fn strike(&mut self, symbol: SymbolIx, channel: Channel, now: Nanos) {
         let normal = self.normal.entry((symbol, channel)).or_default();
         normal.strikes = (normal.strikes + 1).min(STRIKES_MAX);
+        normal.struck = Some(now);
     }
 
     fn judge(
@@ -84,19 +101,23 @@ impl Watchdog {
     ) -> (usize, Option<Finding>) {
         let Subscription { channel, symbol, state, requested, last, answers_at_once } = subscription;
         let normal = self.normal.entry((*symbol, *channel)).or_default();
+        if normal.struck.is_some_and(|struck| now.since(struck) > FORGIVEN_AFTER) {
+            (normal.strikes, normal.struck) = (0, None);
+        }
         let Some(last) = *last else {
             normal.last = None;
             let waited = now.since(*requested);
+            let is_due = waited > ASK_AGAIN_AFTER.max(silence) * (1 << normal.strikes);
             return match state {
                 SubscriptionState::Refused(reason) => {
                     (REFUSED, Some(Finding::Refused(*symbol, *channel, reason.clone())))
                 }
                 SubscriptionState::Requested if waited > ANSWER_TIMEOUT => {
-                    (REQUESTED, Some(Finding::Unanswered(*symbol, *channel, waited)))
+                    (REQUESTED, Some(Finding::Unanswered(*symbol, *channel, waited, is_due)))
                 }
                 SubscriptionState::Requested => (REQUESTED, None),
                 SubscriptionState::Live if *answers_at_once && waited > ANSWER_TIMEOUT.max(silence) => {
-                    (STALE, Some(Finding::Unanswered(*symbol, *channel, waited)))
+                    (STALE, Some(Finding::Unanswered(*symbol, *channel, waited, is_due)))
                 }
                 SubscriptionState::Live => (LIVE, None),
             };
@@ -104,7 +125,7 @@ impl Watchdog {
         normal.learn(last);
         let silent = now.since(last);
         let has_sibling_moved = newest.is_some_and(|newest| newest.since(last) > silent / 2);
-        if has_sibling_moved && silent > normal.limit(silence) {
+        if has_sibling_moved && normal.limit(silence).is_some_and(|limit| silent > limit) {
             return (STALE, Some(Finding::Stale(*symbol, *channel, silent)));
         }
         (LIVE, None)
@@ -124,11 +145,10 @@ impl Normal {
         self.longest = self.longest.mul_f64(LONGEST_DECAY).max(gap);
     }
 
-    fn limit(&self, silence: Duration) -> Duration {
-        if self.deliveries < DELIVERIES_MIN {
-            return Duration::MAX;
-        }
-        (self.mean * MEANS).max(self.longest * LONGESTS).max(silence) * (1 << self.strikes)
+    /// How long it may be silent; `None` while too little of it has been seen.
+    fn limit(&self, silence: Duration) -> Option<Duration> {
+        let is_known = self.deliveries >= DELIVERIES_MIN;
+        is_known.then(|| (self.mean * MEANS).max(self.longest * LONGESTS).max(silence) * (1 << self.strikes))
     }
 }
 
@@ -139,6 +159,10 @@ const STALE: usize = 3;
 
 /// A subscription without an answer for this long is an error that is shown.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A subscription without an answer for this long is asked for again.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// Strikes are forgotten this long after the last.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(12 * 3_600);
 /// Deliveries seen before silence can mean anything.
 const DELIVERIES_MIN: u32 = 10;
 /// The mean is over about this many deliveries.
@@ -175,6 +199,9 @@ mod tests {
     /// Runs both for `until` seconds, then only the first; returns the first finding and its second.
     fn first_finding(watchdog: &mut Watchdog, every: i64, until: i64) -> Option<(i64, Finding)> {
         let mut subscriptions = subscribed();
+        for symbol in [BUSY, QUIET] {
+            subscriptions.acknowledge(Channel::Trades, symbol);
+        }
         for second in 1..4_000 {
             subscriptions.delivered(Channel::Trades, BUSY, at(second));
             if second < until && second % every == 0 {
@@ -204,7 +231,7 @@ mod tests {
     #[test]
     fn a_strike_doubles_the_patience() {
         let mut watchdog = Watchdog::default();
-        watchdog.strike(QUIET, Channel::Trades);
+        watchdog.strike(QUIET, Channel::Trades, at(0));
         let (second, _) = first_finding(&mut watchdog, 1, 100).unwrap();
         assert!((155..190).contains(&second), "found at second {second}");
     }
@@ -212,8 +239,54 @@ mod tests {
     #[test]
     fn a_subscription_nobody_answers_is_found() {
         let (findings, counts) = Watchdog::default().look(at(11), SILENCE, at(11), &subscribed());
-        assert_eq!(findings[0], Finding::Unanswered(BUSY, Channel::Trades, Duration::from_secs(11)));
+        assert_eq!(findings[0], Finding::Unanswered(BUSY, Channel::Trades, Duration::from_secs(11), false));
         assert_eq!(counts, [0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn one_that_stays_unanswered_is_asked_for_again_later_and_later() {
+        let mut watchdog = Watchdog::default();
+        let mut first_due = || {
+            (11..4_000).find(|second| {
+                let (findings, _) = watchdog.look(at(*second), SILENCE, at(*second), &subscribed());
+                let is_due = findings.contains(&Finding::Unanswered(
+                    BUSY,
+                    Channel::Trades,
+                    Duration::from_secs(second.unsigned_abs()),
+                    true,
+                ));
+                if is_due {
+                    watchdog.strike(BUSY, Channel::Trades, at(*second));
+                }
+                is_due
+            })
+        };
+        assert_eq!([first_due(), first_due(), first_due()], [Some(31), Some(61), Some(121)]);
+    }
+
+    #[test]
+    fn a_connection_on_which_only_pings_come_is_found() {
+        let mut watchdog = Watchdog::default();
+        let mut subscriptions = subscribed();
+        let found = (1..400).find(|second| {
+            if *second < 100 {
+                subscriptions.delivered(Channel::Trades, BUSY, at(*second));
+                subscriptions.delivered(Channel::Trades, QUIET, at(*second));
+            }
+            let (findings, _) = watchdog.look(at(*second), SILENCE, at(*second), &subscriptions);
+            findings.iter().any(|finding| matches!(finding, Finding::AllSilent(_)))
+        });
+        assert!(found.is_some_and(|second| (120..150).contains(&second)), "{found:?}");
+    }
+
+    #[test]
+    fn strikes_are_forgotten_in_the_end() {
+        let mut watchdog = Watchdog::default();
+        for _ in 0..4 {
+            watchdog.strike(QUIET, Channel::Trades, at(-100_000));
+        }
+        let (second, _) = first_finding(&mut watchdog, 1, 100).unwrap();
+        assert!((120..150).contains(&second), "found at second {second}");
     }
 
     #[test]

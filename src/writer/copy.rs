@@ -314,8 +314,8 @@ ON CONFLICT DO NOTHING";
 const ENDS: &str = "
 UPDATE audit.gaps g
 SET state = e.state, healed_rows = g.healed_rows + e.rows, last_missing = coalesce(e.last_missing, g.last_missing),
-    until = coalesce(e.until, g.until), closed_at = e.closed_at
+    until = coalesce(e.until, g.until), detail = coalesce(e.detail, g.detail), closed_at = e.closed_at
 FROM unnest($1::int[], $2::bigint[], $3::int[], $4::text[], $5::bigint[], $6::bigint[], $7::timestamptz[],
-            $8::timestamptz[])
-    AS e (lane_id, frame_pos, ordinal, state, rows, last_missing, until, closed_at)
+            $8::text[], $9::timestamptz[])
+    AS e (lane_id, frame_pos, ordinal, state, rows, last_missing, until, detail, closed_at)
 WHERE g.lane_id = e.lane_id AND g.frame_pos = e.frame_pos AND g.ordinal = e.ordinal";

@@ -66,6 +66,7 @@ pub(super) struct Ends {
     pub(super) rows: Vec<i64>,
     pub(super) last_missing: Vec<Option<i64>>,
     pub(super) until: Vec<Option<SystemTime>>,
+    pub(super) detail: Vec<Option<String>>,
     pub(super) closed_at: Vec<SystemTime>,
 }
 
@@ -145,7 +146,7 @@ impl Notes {
             Note::GapClosed(closed) => {
                 let (_, received) = at(closed.frame);
                 let entry = ends.entry((lane, closed.id)).or_insert_with(|| {
-                    let none = GapClosed { rows: 0, last_missing: None, until: None, ..closed.clone() };
+                    let none = GapClosed { rows: 0, last_missing: None, until: None, detail: None, ..closed.clone() };
                     (none, received)
                 });
                 let before = &entry.0;
@@ -153,6 +154,7 @@ impl Notes {
                     rows: before.rows + closed.rows,
                     last_missing: closed.last_missing.or(before.last_missing),
                     until: closed.until.or(before.until),
+                    detail: closed.detail.clone().or_else(|| before.detail.clone()),
                     ..closed.clone()
                 };
                 *entry = (merged, received);
@@ -219,7 +221,7 @@ impl Gaps {
 
 impl Ends {
     /// The columns as arguments of the statement.
-    pub(super) fn columns(&self) -> [&(dyn ToSql + Sync); 8] {
+    pub(super) fn columns(&self) -> [&(dyn ToSql + Sync); 9] {
         [
             &self.lane,
             &self.pos,
@@ -228,6 +230,7 @@ impl Ends {
             &self.rows,
             &self.last_missing,
             &self.until,
+            &self.detail,
             &self.closed_at,
         ]
     }
@@ -240,6 +243,7 @@ impl Ends {
         self.rows.push(i64::try_from(closed.rows).unwrap_or(i64::MAX));
         self.last_missing.push(closed.last_missing);
         self.until.push(closed.until.and_then(system_time));
+        self.detail.push(closed.detail.as_deref().map(harmless));
         self.closed_at.push(at);
     }
 }

@@ -40,12 +40,11 @@ impl Shard {
             self.take_commands();
             if in_flight.is_none() {
                 self.look(session, &mut look_at).await?;
+                self.let_go(session).await?;
                 if self.building.is_empty() && self.is_done() {
                     return Ok(());
                 }
             }
-            // While the connection is busy a batch is not cut short for a look that has to wait anyway.
-            let look_by = in_flight.is_none().then_some(look_at);
             tokio::select! {
                 biased;
                 outcome = landed(&mut in_flight) => {
@@ -53,7 +52,7 @@ impl Shard {
                     self.settle(session, outcome).await?;
                     continue;
                 }
-                result = self.fill(look_by) => result,
+                result = self.fill(look_at) => result,
             }
             if self.building.is_empty() {
                 if let Some(flight) = in_flight.take() {
@@ -83,27 +82,28 @@ impl Shard {
             }
             if let Some(flight) = in_flight.take() {
                 self.settle(session, flight.await).await?;
-                // With always a batch to write, this is the only moment at which the connection is free.
-                self.look(session, &mut look_at).await?;
             }
+            // Under load this is the only moment without a transaction.
+            self.look(session, &mut look_at).await?;
             let (sealed, scratch) = self.encoder.take().expect("it was encoded just now").finish();
             self.scratch = scratch;
             in_flight = Some(Box::pin(write(session, sealed)));
         }
     }
 
-    /// On a free connection: now and then looks for lanes to claim, and lets lanes go that have left.
+    /// Claims lanes and looks whether the connection lives, if it is time for that.
     async fn look(&mut self, session: &Session, look_at: &mut Instant) -> Result<(), Failure> {
         if Instant::now() >= *look_at {
             self.claim(session).await?;
+            self.let_go(session).await?;
             *look_at = Instant::now() + LOOK_EVERY;
         }
-        self.let_go(session).await
+        Ok(())
     }
 
-    /// Gathers chunks until the batch is big or old enough, or until there is something else to look at: a command, a
-    /// lane to claim (not before `look_by`, if at all), the end.
-    async fn fill(&mut self, look_by: Option<Instant>) {
+    /// Gathers chunks until the batch is big or old enough, or until there is something else to do: a command, the end,
+    /// or, with nothing gathered, a look at the lanes.
+    async fn fill(&mut self, look_at: Instant) {
         loop {
             let now = Instant::now();
             let any = self.pull_round(now);
@@ -112,7 +112,8 @@ impl Shard {
             }
             let due = self.building.due(&self.limits);
             let is_ending = self.is_stopping() || self.feeds.iter().any(|feed| feed.is_leaving);
-            if due.is_some_and(|due| due <= now) || look_by.is_some_and(|at| at <= now) || (is_ending && !any) {
+            let is_look_due = self.building.is_empty() && now >= look_at;
+            if due.is_some_and(|due| due <= now) || is_look_due || (is_ending && !any) {
                 if is_ending && self.building.is_empty() {
                     tokio::time::sleep(POLL_ENDING).await; // For what another lane's or the disk's turn is.
                 }
@@ -122,7 +123,7 @@ impl Shard {
                 yield_now().await;
                 continue;
             }
-            let until = [due, look_by].into_iter().flatten().fold(now + POLL, Instant::min);
+            let until = due.unwrap_or(look_at).min(now + POLL);
             let (wake, mut stop) = (self.wake.clone(), self.stop.clone());
             stop.mark_unchanged();
             tokio::select! {
@@ -190,8 +191,13 @@ impl Shard {
     async fn let_go(&mut self, session: &Session) -> Result<(), Failure> {
         let mut at = 0;
         while let Some(feed) = self.feeds.get(at) {
-            let is_free = !matches!(feed.claim, Claim::Held(_)) || (feed.is_drained() && is_committed(&feed.lane));
-            if feed.is_leaving && is_free && self.building.is_empty() {
+            let is_free = match feed.claim {
+                // Everything committed: none of its chunks is under way.
+                Claim::Held(_) => feed.is_drained() && is_committed(&feed.lane),
+                Claim::Unclaimed => is_committed(&feed.lane),
+                Claim::Standby | Claim::Refused(_) => true,
+            };
+            if feed.is_leaving && is_free {
                 if matches!(feed.claim, Claim::Held(_)) {
                     watermark::release(&session.connection, feed.lane.venue.name, &feed.lane.name).await?;
                 }

@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -56,11 +57,23 @@ impl Cluster {
         };
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = on\n\
-             full_page_writes = off\nmax_connections = 40\nshared_buffers = 64MB\nmax_wal_size = 2GB\n{preload}",
+             full_page_writes = off\nmax_connections = 100\nshared_buffers = 64MB\nmax_wal_size = 2GB\n{preload}",
             cluster.socket_folder().display()
         );
         cluster.append_settings(&settings);
         cluster.up();
+        Some(cluster)
+    }
+
+    /// A plain cluster for tests that never stop it: the same for all who run at once, gone with the last of them.
+    pub(crate) fn shared() -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cluster) = shared.upgrade() {
+            return Some(cluster);
+        }
+        let cluster = Arc::new(Self::start(Flavor::Plain)?);
+        *shared = Arc::downgrade(&cluster);
         Some(cluster)
     }
 
@@ -215,6 +228,16 @@ pub(crate) fn on_each(test: impl Fn(&Cluster, Flavor)) {
 /// A runtime for one test.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Whether a server is installed.
+pub(crate) fn has_server() -> bool {
+    bin().is_some()
+}
+
+/// Whether that server has TimescaleDB.
+pub(crate) fn has_any_timescaledb() -> bool {
+    bin().is_some_and(|bin| has_timescaledb(&bin))
 }
 
 fn bin() -> Option<PathBuf> {

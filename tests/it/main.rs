@@ -4,10 +4,13 @@
 mod bench;
 mod catch_up;
 mod cluster;
+mod daemon;
 mod feeding;
+mod healing;
 mod journal;
 mod loopback;
 mod ops;
+mod process;
 mod proof;
 mod proxy;
 mod recordings;

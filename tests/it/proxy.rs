@@ -4,8 +4,8 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -28,6 +28,8 @@ pub(crate) struct Proxy {
     pub(crate) port: u16,
     cut: Arc<AtomicU8>,
     cuts: Arc<AtomicUsize>,
+    is_down: Arc<AtomicBool>,
+    clients: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Proxy {
@@ -36,9 +38,16 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let (cut, cuts) = (Arc::new(AtomicU8::new(0)), Arc::new(AtomicUsize::new(0)));
         let (rule, count) = (cut.clone(), cuts.clone());
+        let (is_down, clients) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (is_refusing, open) = (is_down.clone(), clients.clone());
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
+                open.lock().unwrap().push(client.try_clone().unwrap());
+                if is_refusing.load(Ordering::SeqCst) {
+                    drop(client.shutdown(Shutdown::Both));
+                    continue;
+                }
                 // Without a server behind it, the client sees its connection closed.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
                 let (from_server, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
@@ -52,7 +61,20 @@ impl Proxy {
                 });
             }
         });
-        Self { port, cut, cuts }
+        Self { port, cut, cuts, is_down, clients }
+    }
+
+    /// Cuts every connection and lets none through, until [`up`](Self::up): to its clients the server is gone.
+    pub(crate) fn down(&self) {
+        self.is_down.store(true, Ordering::SeqCst);
+        for client in self.clients.lock().unwrap().drain(..) {
+            drop(client.shutdown(Shutdown::Both));
+        }
+    }
+
+    /// The server is there again.
+    pub(crate) fn up(&self) {
+        self.is_down.store(false, Ordering::SeqCst);
     }
 
     /// Cuts the connection at its next `COMMIT`, once.

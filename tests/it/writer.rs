@@ -144,6 +144,7 @@ fn full_chunk() -> Events {
         rows: 3,
         last_missing: None,
         until: Some(Micros(START + 4)),
+        detail: Some("2 of 5\0".into()),
     };
     events.notes = vec![
         Note::Session(Session { frame: 0, is_open: true, detail: "ws://venue\0".into() }),

@@ -145,3 +145,19 @@ fn the_list_of_subscriptions_makes_them_live_and_a_refusal_is_seen() {
     assert!(lane.subscription(Channel::Book, "ETH-USD").starts_with("Refused"));
     assert_eq!(lane.subscription(Channel::Book, "BTC-USD"), "Requested");
 }
+
+#[test]
+fn products_refused_with_another_are_asked_for_again_without_it() {
+    let mut lane = lane();
+    let refusal = |product: &str| {
+        format!(r#"{{"type":"error","message":"Failed to subscribe","reason":"{product} is not a valid product"}}"#)
+    };
+    let lines = lane.text(&refusal("ETH-USD"));
+    let sent: Vec<_> = lines.iter().filter(|line| line.contains("send ")).collect();
+    assert!(sent.len() == 1 && sent[0].contains(r#""product_ids":["BTC-USD"]"#), "{lines:?}");
+    assert!(sent[0].contains("matches") && sent[0].contains("level2_batch"), "{lines:?}");
+    // The last one has nobody left to ask for; a name inside a longer one is not meant.
+    assert!(!has(&lane.text(&refusal("BTC-USDT")), "send "));
+    let lines = lane.text(&refusal("BTC-USD"));
+    assert!(!has(&lines, "send "), "{lines:?}");
+}

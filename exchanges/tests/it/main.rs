@@ -7,6 +7,7 @@ mod captures;
 mod coinbase;
 mod corpus;
 mod harness;
+mod healing;
 mod kraken;
 mod metadata;
 mod okx;

@@ -3,9 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
+    path::Path,
 };
 
 use tapeway::{
@@ -15,7 +13,10 @@ use tapeway::{
 use tempfile::TempDir;
 
 use super::{dashboard, prometheus::Prometheus};
-use crate::cluster::{Cluster, Flavor, block_on};
+use crate::{
+    cluster::{Cluster, Flavor, block_on},
+    process::Daemon,
+};
 
 /// Every query runs. Those that need no rare event also give series, with the labels their legends show.
 #[test]
@@ -28,7 +29,7 @@ fn every_dashboard_query_runs_on_a_recording_daemon() {
     let folder = TempDir::new().unwrap();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     configure(folder.path(), address, &cluster, &venues);
-    let mut daemon = Daemon::start(folder.path());
+    let mut daemon = Daemon::start(folder.path(), folder.path());
     let Some(prometheus) = Prometheus::start(address) else { return };
     // Committed rows say that everything before them works; a closed connection makes the rest move.
     let committed = prometheus.until_some_while("sum(tapeway_rows_committed_total) > 0", || daemon.is_running());
@@ -69,41 +70,5 @@ fn configure(folder: &Path, listen: SocketAddr, cluster: &Cluster, venues: &loop
             "enabled: true\nsymbols: [{symbols}]\nchannels: [trades, book, quotes]\nws_url: {ws_url}\nhttp_url: {http_url}\n"
         );
         fs::write(folder.join(format!("exchanges/{name}.yaml")), text).unwrap();
-    }
-}
-
-/// A running daemon; killed with the value. Shows its log when the test has failed.
-struct Daemon {
-    process: Child,
-    log: PathBuf,
-}
-
-impl Daemon {
-    fn start(folder: &Path) -> Self {
-        let log = folder.join("log");
-        let file = fs::File::create(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tapeway"));
-        command
-            .args(["run", "--config"])
-            .arg(folder)
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .stdin(Stdio::null());
-        Self { process: command.spawn().unwrap(), log }
-    }
-
-    fn is_running(&mut self) -> bool {
-        self.process.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended by itself; the test that needed it has said so.
-        drop(self.process.kill());
-        drop(self.process.wait());
-        if thread::panicking() {
-            println!("the daemon's log:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
-        }
     }
 }

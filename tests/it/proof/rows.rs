@@ -1,6 +1,6 @@
 //! For every frame in the journal: the rows the adapter gives for it, against the rows in the database.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, ops::AddAssign, path::Path, sync::Arc, time::Duration};
 
 use tapeway::{
     config,
@@ -17,40 +17,57 @@ use tapeway_exchanges::{
 
 use crate::cluster::Cluster;
 
-/// Panics unless both are the same multiset; returns how many rows there are.
-pub(crate) fn compare(journal_dir: &Path, cluster: &Cluster, seed: u32) -> u64 {
-    let mut tally: HashMap<String, i64> = HashMap::new();
-    let mut count = 0;
-    each_journaled_row(journal_dir, |row| {
-        *tally.entry(row).or_default() += 1;
-        count += 1;
-    });
-    for query in QUERIES {
-        for row in cluster.psql("proof", query).lines() {
-            match tally.get_mut(row) {
-                Some(left) if *left > 1 => *left -= 1,
-                Some(1) => drop(tally.remove(row)),
-                Some(_) | None => *tally.entry(row.to_owned()).or_default() -= 1,
-            }
-        }
-    }
-    let missing = tally.values().filter(|left| **left > 0).count();
-    let surplus = tally.values().filter(|left| **left < 0).count();
-    let examples: Vec<_> = tally.iter().take(10).collect();
-    assert!(
-        tally.is_empty(),
-        "SEED={seed}: of {count} rows {missing} are missing and {surplus} are doubled or invented \
-         (positive: missing): {examples:#?}"
-    );
+/// How journal and database differ.
+#[derive(Debug, Default)]
+pub(crate) struct Difference {
+    /// Rows the journaled frames give.
+    pub(crate) journaled: u64,
+    /// Rows the database lacks.
+    pub(crate) missing: u64,
+    /// Rows the database has too often, or that no frame gives.
+    pub(crate) surplus: u64,
+    /// Some of them; positive: missing.
+    pub(crate) examples: Vec<(String, i64)>,
+}
+
+/// Panics unless both are the same multiset and the watermarks count it; returns how many rows there are.
+pub(crate) fn compare(journal_dir: &Path, (cluster, database): (&Cluster, &str), told: &str) -> u64 {
+    let found = difference(journal_dir, (cluster, database));
+    assert!(found.missing == 0 && found.surplus == 0, "{told}: {found:#?}");
     let identity = cluster.psql(
-        "proof",
+        database,
         "SELECT count(*) FROM audit.watermarks w WHERE rejected <> 0 OR rows_total <>
              (SELECT count(*) FROM market_data.trades t WHERE t.lane_id = w.lane_id)
            + (SELECT count(*) FROM market_data.book_deltas t WHERE t.lane_id = w.lane_id)
            + (SELECT count(*) FROM market_data.quotes t WHERE t.lane_id = w.lane_id)",
     );
-    assert_eq!(identity.trim(), "0", "SEED={seed}: a watermark's row count is not the number of its rows");
-    count
+    assert_eq!(identity.trim(), "0", "{told}: a watermark's row count is not the number of its rows");
+    found.journaled
+}
+
+/// Compares them as multisets of whole rows.
+pub(crate) fn difference(journal_dir: &Path, (cluster, database): (&Cluster, &str)) -> Difference {
+    let mut tally: HashMap<String, i64> = HashMap::new();
+    let mut difference = Difference::default();
+    each_journaled_row(journal_dir, |row| {
+        *tally.entry(row).or_default() += 1;
+        difference.journaled += 1;
+    });
+    for query in QUERIES {
+        for row in cluster.psql(database, query).lines() {
+            match tally.get_mut(row) {
+                Some(left) if *left > 1 => *left -= 1,
+                Some(1) => drop(tally.remove(row)),
+                Some(left) => *left -= 1,
+                None => drop(tally.insert(row.to_owned(), -1)),
+            }
+        }
+    }
+    for left in tally.values() {
+        if *left > 0 { &mut difference.missing } else { &mut difference.surplus }.add_assign(left.unsigned_abs());
+    }
+    difference.examples = tally.into_iter().take(10).collect();
+    difference
 }
 
 fn each_journaled_row(journal_dir: &Path, mut each: impl FnMut(String)) {

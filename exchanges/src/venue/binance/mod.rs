@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Proof, VenueSpec};
 use crate::{
-    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    adapter::{Actions, Adapter, At, CloseKind, CloseReason, HttpRequest, LanePlan, Outbox},
+    backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
     by_symbol::BySymbol,
     config::Limits,
     error::{FrameError, head},
@@ -18,18 +19,21 @@ use crate::{
     json::Json,
     metadata::Source,
     number,
-    plan::{has_book, spread, streams_of},
+    plan::{has, has_book, spread, streams_of},
     subscription::Subscriptions,
+    symbols::Symbols,
     trades::TradeIds,
 };
 
 mod book;
+mod history;
 mod metadata;
 mod snapshot;
 mod subscribe;
 mod wire;
 
 use book::{BookState, Next};
+use history::Asked;
 use wire::{DepthWire, Message, QuoteWire, TradeWire};
 
 /// Binance spot.
@@ -52,7 +56,7 @@ pub(super) const SPOT: VenueSpec = VenueSpec {
     book_rule: "U == previous u + 1",
     build: || Box::new(Binance::new(Flavor::Spot)),
     plan: |config, current| spread(config, "/stream", current),
-    tag_of_url: snapshot::tag_of_url,
+    tag_of_url,
     metadata: Source::Http { path: "/api/v3/exchangeInfo", weight: 20, parse: metadata::parse },
 };
 
@@ -76,7 +80,7 @@ pub(super) const USDM: VenueSpec = VenueSpec {
     book_rule: "pu == previous u",
     build: || Box::new(Binance::new(Flavor::Usdm)),
     plan: |config, current| spread(config, "/public/stream", current),
-    tag_of_url: snapshot::tag_of_url,
+    tag_of_url,
     metadata: Source::Http { path: "/fapi/v1/exchangeInfo", weight: 1, parse: metadata::parse },
 };
 
@@ -90,6 +94,13 @@ pub(super) const COINM: VenueSpec = VenueSpec {
     metadata: Source::Http { path: "/dapi/v1/exchangeInfo", weight: 1, parse: metadata::parse },
     ..USDM
 };
+
+/// The tag of a request, from the URL of a recorded answer.
+fn tag_of_url(url: &str) -> Option<String> {
+    let (path, query) = url.split_once('?')?;
+    let symbol = query.split('&').find_map(|pair| pair.strip_prefix("symbol="))?;
+    snapshot::tag_of(path, symbol).or_else(|| history::tag_of(path, symbol, query))
+}
 
 fn proof(channel: Channel) -> Proof {
     match channel {
@@ -137,11 +148,11 @@ impl Flavor {
         format!("{}@{suffix}", symbol.to_lowercase())
     }
 
-    const fn depth_path(self) -> &'static str {
+    const fn rest_base(self) -> &'static str {
         match self {
-            Self::Spot => "/api/v3/depth",
-            Self::Usdm => "/fapi/v1/depth",
-            Self::Coinm => "/dapi/v1/depth",
+            Self::Spot => "/api/v3",
+            Self::Usdm => "/fapi/v1",
+            Self::Coinm => "/dapi/v1",
         }
     }
 
@@ -167,6 +178,7 @@ struct Binance {
     lane: Lane,
     requests: subscribe::Requests,
     snapshots: snapshot::Snapshots,
+    backfills: Backfills,
     subscriptions: Subscriptions,
 }
 
@@ -195,6 +207,7 @@ impl Binance {
             lane: Lane::default(),
             requests: subscribe::Requests::default(),
             snapshots: snapshot::Snapshots::default(),
+            backfills: Backfills::default(),
             subscriptions: Subscriptions::default(),
         }
     }
@@ -224,6 +237,51 @@ impl Binance {
     }
 }
 
+impl Binance {
+    fn send_backfills(&mut self, out: &mut Outbox) {
+        let Self { flavor, lane, backfills, .. } = self;
+        let Outbox { symbols, actions, .. } = out;
+        backfills.send(actions, |symbol| lane.request(*flavor, symbol, symbols));
+    }
+
+    /// An answer to a request for missing trades.
+    fn on_trades(
+        &mut self,
+        at: At,
+        tag: &str,
+        (name, asked): (&str, Asked),
+        (status, body): (u16, &mut [u8]),
+        out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        let symbol = out.symbols.intern(name)?;
+        let Self { flavor, json, lane, backfills, .. } = self;
+        if !has(lane.plan.as_ref(), Channel::Trades, name) {
+            return Ok(()); // No longer recorded.
+        }
+        let trades = &mut lane.markets.entry(symbol).trades;
+        let answer = match status {
+            STATUS_OK => {
+                json.read(body, |root| history::page(at, symbol, asked, root)).map_err(|error| (Refusal::Odd, error))
+            }
+            _ => Err(refused(tag, status, body)),
+        };
+        let (served, result) = trades.on_answer(out, symbol, answer);
+        let Outbox { symbols, actions, .. } = out;
+        backfills.answered(symbol, served, actions, |symbol| lane.request(*flavor, symbol, symbols));
+        result
+    }
+}
+
+impl Lane {
+    /// The request for what is missing of an instrument's trades.
+    fn request(&mut self, flavor: Flavor, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
+        let market = self.markets.entry(symbol);
+        // Of aggregates (a recording) the trades behind them are not known.
+        let want = market.trades.want(history::PAGE_IDS).filter(|_| !market.is_aggregate)?;
+        Some(history::request(flavor, symbols.name(symbol), &want))
+    }
+}
+
 impl Adapter for Binance {
     fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
         if self.lane.plan.is_some() {
@@ -235,6 +293,15 @@ impl Adapter for Binance {
         let streams = streams_of(plan, out);
         self.lane.plan = Some(plan.clone());
         self.subscribe(at, &streams, out);
+        self.backfills.reset();
+        for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
+            if has(Some(plan), Channel::Trades, out.name(symbol)) {
+                self.backfills.want(symbol);
+            } else {
+                market.trades.give_up(out, symbol, NOT_RECORDED);
+            }
+        }
+        self.send_backfills(out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -253,7 +320,11 @@ impl Adapter for Binance {
                     self.snapshots.forget(symbol);
                     market.book.on_end(symbol, out);
                 }
-                Channel::Trades => market.trades.interrupt(Cause::Downtime),
+                Channel::Trades => {
+                    self.backfills.forget(symbol);
+                    market.trades.interrupt(Cause::Downtime);
+                    market.trades.give_up(out, symbol, NOT_RECORDED);
+                }
                 Channel::Quotes => {}
             }
         }
@@ -261,8 +332,8 @@ impl Adapter for Binance {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { flavor, json, lane, requests, snapshots, subscriptions } = self;
-        json.read(bytes, |root| match wire::read(root)? {
+        let Self { flavor, json, lane, requests, snapshots, backfills, subscriptions } = self;
+        let result = json.read(bytes, |root| match wire::read(root)? {
             Message::Depth(delta) => {
                 let symbol = out.symbols.intern(delta.symbol)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
@@ -275,7 +346,12 @@ impl Adapter for Binance {
             Message::Trade(trade) => {
                 let symbol = out.symbols.intern(trade.symbol)?;
                 subscriptions.delivered(Channel::Trades, symbol, at.received);
-                lane.markets.entry(symbol).on_trade(at, symbol, &trade, out)
+                let market = lane.markets.entry(symbol);
+                market.on_trade(at, symbol, &trade, out)?;
+                if market.trades.has_holes() {
+                    backfills.want(symbol);
+                }
+                Ok(())
             }
             Message::Quote(quote) => {
                 let symbol = out.symbols.intern(quote.symbol)?;
@@ -295,10 +371,17 @@ impl Adapter for Binance {
                 Ok(())
             }
             Message::Other => Ok(()),
-        })
+        });
+        if self.backfills.is_due() {
+            self.send_backfills(out);
+        }
+        result
     }
 
     fn on_http(&mut self, at: At, tag: &str, status: u16, body: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
+        if let Some((name, asked)) = history::asked(tag) {
+            return self.on_trades(at, tag, (name, asked), (status, body), out);
+        }
         let Some(name) = snapshot::symbol_of(tag) else {
             return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
         };
@@ -360,6 +443,7 @@ impl Market {
                 return Ok(()); // `@trade` has the same trades one by one.
             }
             self.is_aggregate = wire.is_aggregate;
+            self.trades.give_up(out, symbol, "the stream's numbering is another from here on");
             self.trades = TradeIds::default();
         }
         let time = venue_time.unwrap_or(at.received.micros());
@@ -390,6 +474,5 @@ fn push_quote(at: At, symbol: SymbolIx, wire: &QuoteWire<'_, '_>, out: &mut Outb
 
 /// Levels a side that a snapshot asks for when the configuration does not say.
 const SNAPSHOT_LEVELS: u32 = 1_000;
-const STATUS_OK: u16 = 200;
 /// Unknown symbols are answered so.
 const STATUS_BAD_REQUEST: u16 = 400;

@@ -8,6 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::Flavor;
 use crate::{
     adapter::{Actions, HttpRequest},
+    backfill::percent_encoded,
     by_symbol::BySymbol,
     ids::SymbolIx,
     symbols::Symbols,
@@ -96,7 +97,7 @@ impl Snapshots {
         let limit = self.limit.max(1);
         HttpRequest {
             tag: format!("{TAG}{name}"),
-            path: format!("{}?symbol={}&limit={limit}", flavor.depth_path(), percent_encoded(name)),
+            path: format!("{}/depth?symbol={}&limit={limit}", flavor.rest_base(), percent_encoded(name)),
             weight: flavor.depth_weight(limit),
             delay,
         }
@@ -108,24 +109,13 @@ pub(super) fn symbol_of(tag: &str) -> Option<&str> {
     tag.strip_prefix(TAG)
 }
 
-/// The tag of a request, from the URL of a recorded answer.
-pub(super) fn tag_of_url(url: &str) -> Option<String> {
-    let (path, query) = url.split_once('?')?;
-    let symbol = query.split('&').find_map(|pair| pair.strip_prefix("symbol="))?;
+/// The tag of a request, from the path and the symbol of a recorded answer's URL.
+pub(super) fn tag_of(path: &str, symbol: &str) -> Option<String> {
     path.ends_with("/depth").then(|| format!("{TAG}{symbol}"))
 }
 
 fn delay(attempts: u32) -> Duration {
     RETRY_DELAY_MIN.saturating_mul(1 << attempts.min(10)).min(RETRY_DELAY_MAX)
-}
-
-/// Everything but unreserved ASCII as `%XX`: some symbols are not ASCII.
-fn percent_encoded(name: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    name.bytes().map(encode).collect()
 }
 
 const TAG: &str = "depth:";
@@ -187,12 +177,5 @@ mod tests {
         snapshots.want(Flavor::Spot, symbol, &symbols, &mut actions);
         let HttpRequest { path, weight, .. } = &actions.requests[0];
         assert_eq!((path.as_str(), *weight), ("/api/v3/depth?symbol=%E5%B8%81%E5%AE%89USDT&limit=5000", 250));
-    }
-
-    #[test]
-    fn a_recorded_answer_is_recognised_by_its_url() {
-        let url = "https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000";
-        assert_eq!(tag_of_url(url).as_deref(), Some("depth:BTCUSDT"));
-        assert_eq!(tag_of_url("https://fapi.binance.com/fapi/v1/exchangeInfo"), None);
     }
 }

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Proof, VenueSpec};
 use crate::{
-    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    adapter::{Actions, Adapter, At, CloseReason, HttpRequest, LanePlan, Outbox},
+    backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
     by_symbol::BySymbol,
     config::Limits,
     error::FrameError,
@@ -20,7 +21,7 @@ use crate::{
     json::{Items, Json, View},
     levels::LevelHead,
     metadata::Source,
-    plan::{has_book, spread, symbols_of},
+    plan::{has, has_book, spread, symbols_of},
     replica::Role,
     resync::Resyncs,
     subscription::Subscriptions,
@@ -28,11 +29,12 @@ use crate::{
     trades::TradeIds,
 };
 
+mod history;
 mod metadata;
 mod subscribe;
 mod wire;
 
-use wire::{MatchWire, Message};
+use wire::{Fill, Message};
 
 /// Coinbase Exchange.
 pub(super) const SPEC: VenueSpec = VenueSpec {
@@ -58,7 +60,7 @@ pub(super) const SPEC: VenueSpec = VenueSpec {
     book_rule: "none: snapshot, then updates without a number",
     build: || Box::new(Coinbase::new()),
     plan: |config, current| spread(config, "", current),
-    tag_of_url: |_| None,
+    tag_of_url: history::tag_of_url,
     metadata: Source::Http { path: "/products", weight: 1, parse: metadata::parse },
 };
 
@@ -67,7 +69,9 @@ struct Coinbase {
     json: Json,
     lane: Lane,
     subscriptions: Subscriptions,
+    asked: subscribe::Asked,
     resyncs: Resyncs,
+    backfills: Backfills,
     /// The lane's symbols as of the last input, for resyncs that wait for a tick.
     names: Symbols,
 }
@@ -93,7 +97,9 @@ impl Coinbase {
             json: Json::new(),
             lane: Lane::default(),
             subscriptions: Subscriptions::default(),
+            asked: subscribe::Asked::default(),
             resyncs: Resyncs::default(),
+            backfills: Backfills::default(),
             names: Symbols::default(),
         }
     }
@@ -138,6 +144,12 @@ impl Coinbase {
             self.names = symbols.clone();
         }
     }
+
+    fn send_backfills(&mut self, out: &mut Outbox) {
+        let Self { lane, backfills, .. } = self;
+        let Outbox { symbols, actions, .. } = out;
+        backfills.send(actions, |symbol| lane.request(symbol, symbols));
+    }
 }
 
 impl Adapter for Coinbase {
@@ -146,11 +158,22 @@ impl Adapter for Coinbase {
             self.interrupt(Cause::Downtime, out);
         }
         self.subscriptions.clear();
+        self.asked.reset();
         self.resyncs.reset();
         let products = symbols_of(plan, out);
         self.lane.plan = Some(plan.clone());
         let Outbox { symbols, actions, .. } = out;
-        subscribe::subscribe(at.received, &plan.channels, &products, (symbols, &mut self.subscriptions), actions);
+        let Self { asked, subscriptions, .. } = self;
+        asked.subscribe(at.received, &plan.channels, &products, (symbols, subscriptions), actions);
+        self.backfills.reset();
+        for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
+            if has(Some(plan), Channel::Trades, out.name(symbol)) {
+                self.backfills.want(symbol);
+            } else {
+                market.trades.give_up(out, symbol, NOT_RECORDED);
+            }
+        }
+        self.send_backfills(out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -163,11 +186,15 @@ impl Adapter for Coinbase {
             let begun: Vec<_> = new.iter().filter(|symbol| is && !(was && old.contains(symbol))).copied().collect();
             let Outbox { symbols, actions, .. } = &mut *out;
             subscribe::unsubscribe(&[channel], &ended, (symbols, &mut self.subscriptions), actions);
-            subscribe::subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
+            self.asked.subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
             for symbol in ended {
                 let market = self.lane.markets.entry(symbol);
                 match channel {
-                    Channel::Trades => market.trades.interrupt(Cause::Downtime),
+                    Channel::Trades => {
+                        self.backfills.forget(symbol);
+                        market.trades.interrupt(Cause::Downtime);
+                        market.trades.give_up(out, symbol, NOT_RECORDED);
+                    }
                     Channel::Book => market.book.on_end(symbol, out),
                     Channel::Quotes => {}
                 }
@@ -176,7 +203,7 @@ impl Adapter for Coinbase {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { json, lane, subscriptions, .. } = self;
+        let Self { json, lane, subscriptions, asked, backfills, .. } = self;
         let result = json.read(bytes, |root| match wire::read(root)? {
             Message::Update { product, time, changes } => {
                 let symbol = out.symbols.intern(product)?;
@@ -186,13 +213,21 @@ impl Adapter for Coinbase {
             Message::Match(trade) => {
                 let symbol = out.symbols.intern(trade.product)?;
                 subscriptions.delivered(Channel::Trades, symbol, at.received);
-                lane.markets.entry(symbol).on_match(symbol, &trade, out);
+                let market = lane.markets.entry(symbol);
+                market.on_match(symbol, &trade.fill, out);
+                if market.trades.has_holes() {
+                    backfills.want(symbol);
+                }
                 Ok(())
             }
             Message::Heartbeat { product, time, last_trade_id } => {
                 let symbol = out.symbols.intern(product)?;
                 if let Some(last) = last_trade_id {
-                    lane.markets.entry(symbol).trades.expect(out, symbol, last, time);
+                    let trades = &mut lane.markets.entry(symbol).trades;
+                    trades.expect(out, symbol, last, time);
+                    if trades.has_holes() {
+                        backfills.want(symbol);
+                    }
                 }
                 Ok(())
             }
@@ -203,16 +238,21 @@ impl Adapter for Coinbase {
             }
             Message::Subscriptions(channels) => {
                 subscribe::listed(channels, &out.symbols, subscriptions);
+                asked.listed(subscriptions);
                 Ok(())
             }
             Message::Refusal { reason } => {
-                subscriptions.refuse_unanswered(&reason, |symbol| reason.contains(&**out.symbols.name(symbol)));
+                let Outbox { symbols, actions, .. } = &mut *out;
+                asked.refused(at.received, &reason, (symbols, subscriptions), actions);
                 Err(FrameError::Refused { what: "a subscription".into(), reason })
             }
             Message::Other => Ok(()),
         });
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
+        }
+        if self.backfills.is_due() {
+            self.send_backfills(out);
         }
         result
     }
@@ -221,11 +261,26 @@ impl Adapter for Coinbase {
         &mut self,
         _at: At,
         tag: &str,
-        _status: u16,
-        _body: &mut [u8],
-        _out: &mut Outbox,
+        status: u16,
+        body: &mut [u8],
+        out: &mut Outbox,
     ) -> Result<(), FrameError> {
-        Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") })
+        let Some(name) = history::product_of(tag) else {
+            return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
+        };
+        let symbol = out.symbols.intern(name)?;
+        let Self { json, lane, backfills, .. } = self;
+        if !has(lane.plan.as_ref(), Channel::Trades, name) {
+            return Ok(()); // No longer recorded.
+        }
+        let answer = match status {
+            STATUS_OK => json.read(body, |root| history::page(symbol, root)).map_err(|error| (Refusal::Odd, error)),
+            _ => Err(refused(tag, status, body)),
+        };
+        let (served, result) = lane.markets.entry(symbol).trades.on_answer(out, symbol, answer);
+        let Outbox { symbols, actions, .. } = out;
+        backfills.answered(symbol, served, actions, |symbol| lane.request(symbol, symbols));
+        result
     }
 
     fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
@@ -252,11 +307,19 @@ impl Adapter for Coinbase {
     }
 }
 
+impl Lane {
+    /// The request for what is missing of an instrument's trades.
+    fn request(&mut self, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
+        let want = self.markets.entry(symbol).trades.want(history::PAGE_IDS)?;
+        Some(history::request(symbols.name(symbol), &want))
+    }
+}
+
 impl Market {
     /// `match` and `last_match` alike: a trade is emitted once, by its id. What a reconnect missed is named
     /// by the `last_match` that follows it.
-    fn on_match(&mut self, symbol: SymbolIx, wire: &MatchWire<'_>, out: &mut Outbox) {
-        let MatchWire { trade_id, time, price, qty, side, .. } = *wire;
+    fn on_match(&mut self, symbol: SymbolIx, fill: &Fill, out: &mut Outbox) {
+        let Fill { trade_id, time, price, qty, side } = *fill;
         if self.trades.admit(out, symbol, (trade_id, trade_id), time) {
             let (flags, trade_id) = (Flags::NONE, Some(trade_id));
             out.push_trade(Trade { frame: 0, symbol, side, flags, time, price, qty, trade_id, trade_ref: None });

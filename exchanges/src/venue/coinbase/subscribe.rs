@@ -7,12 +7,71 @@ use crate::{
     event::Channel,
     ids::{Nanos, SymbolIx},
     json::{Items, View},
-    subscription::Subscriptions,
+    subscription::{SubscriptionState, Subscriptions},
     symbols::Symbols,
 };
 
+/// Subscriptions asked for and not answered yet, message by message. Not part of the saved state: it only decides what
+/// is sent.
+#[derive(Debug, Default)]
+pub(super) struct Asked(Vec<(Vec<Channel>, Vec<SymbolIx>)>);
+
+impl Asked {
+    /// Forgets everything: a new connection begins.
+    pub(super) fn reset(&mut self) {
+        self.0.clear();
+    }
+
+    /// Subscribes all channels of the given products.
+    pub(super) fn subscribe(
+        &mut self,
+        now: Nanos,
+        channels: &[Channel],
+        products: &[SymbolIx],
+        (symbols, subscriptions): (&Symbols, &mut Subscriptions),
+        actions: &mut Actions,
+    ) {
+        subscribe(now, channels, products, (symbols, subscriptions), actions);
+        self.0.extend(products.chunks(PRODUCTS_PER_MESSAGE).map(|batch| (channels.to_vec(), batch.to_vec())));
+    }
+
+    /// The venue listed what is subscribed: messages that have their answer are forgotten.
+    pub(super) fn listed(&mut self, subscriptions: &Subscriptions) {
+        let is_open = |product: &SymbolIx| {
+            let own = subscriptions.list().iter().filter(|one| one.symbol == *product);
+            own.into_iter().any(|one| one.state == SubscriptionState::Requested)
+        };
+        self.0.retain(|(_, products)| products.iter().any(is_open));
+    }
+
+    /// The venue refused a message because of a product: asks anew for the others of that message, which were refused
+    /// with it. When the reason names none of ours, everything unanswered is refused.
+    pub(super) fn refused(
+        &mut self,
+        now: Nanos,
+        reason: &str,
+        (symbols, subscriptions): (&Symbols, &mut Subscriptions),
+        actions: &mut Actions,
+    ) {
+        let is_named = |symbol: SymbolIx| words(reason).any(|word| word == &**symbols.name(symbol));
+        subscriptions.refuse_unanswered(reason, is_named);
+        let is_meant = |(_, products): &(Vec<_>, Vec<SymbolIx>)| products.iter().any(|product| is_named(*product));
+        let Some(at) = self.0.iter().position(is_meant) else { return };
+        let (channels, mut products) = self.0.remove(at);
+        products.retain(|product| !is_named(*product));
+        if !products.is_empty() {
+            self.subscribe(now, &channels, &products, (symbols, subscriptions), actions);
+        }
+    }
+}
+
+/// Words of a reason, among them product ids.
+fn words(reason: &str) -> impl Iterator<Item = &str> {
+    reason.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+}
+
 /// Subscribes all channels of the given products.
-pub(super) fn subscribe(
+fn subscribe(
     now: Nanos,
     channels: &[Channel],
     products: &[SymbolIx],

@@ -47,6 +47,12 @@ pub(super) enum Message<'t, 'i> {
 #[derive(Debug)]
 pub(super) struct MatchWire<'i> {
     pub(super) product: &'i str,
+    pub(super) fill: Fill,
+}
+
+/// What a trade is, by the stream and by REST alike.
+#[derive(Debug)]
+pub(super) struct Fill {
     pub(super) trade_id: i64,
     pub(super) time: Micros,
     pub(super) price: Decimal,
@@ -95,8 +101,13 @@ pub(super) fn read<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameE
 
 impl<'i> MatchWire<'i> {
     fn read(root: View<'_, 'i>) -> Result<Self, FrameError> {
+        Ok(Self { product: root.need_text("product_id")?, fill: Fill::read(root)? })
+    }
+}
+
+impl Fill {
+    pub(super) fn read(root: View<'_, '_>) -> Result<Self, FrameError> {
         Ok(Self {
-            product: root.need_text("product_id")?,
             trade_id: root.need_int("trade_id")?,
             time: time::rfc3339("time", root.need_text("time")?)?,
             price: number::price("price", root.need_text("price")?)?,

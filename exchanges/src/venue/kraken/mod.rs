@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Proof, VenueSpec};
 use crate::{
-    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    adapter::{Actions, Adapter, At, CloseReason, HttpRequest, LanePlan, Outbox},
+    backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
     by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
@@ -21,7 +22,7 @@ use crate::{
     json::{Items, Json, View},
     levels::LevelHead,
     metadata::Source,
-    plan::{has_book, spread, symbols_of},
+    plan::{has, has_book, spread, symbols_of},
     resync::Resyncs,
     subscription::Subscriptions,
     symbols::Symbols,
@@ -29,6 +30,7 @@ use crate::{
 };
 
 mod book;
+mod history;
 mod legacy;
 mod metadata;
 mod subscribe;
@@ -72,6 +74,7 @@ struct Kraken {
     checksum: Checksum,
     subscriptions: Subscriptions,
     resyncs: Resyncs,
+    backfills: Backfills,
     /// The lane's symbols as of the last input, for resyncs that wait for a tick.
     names: Symbols,
 }
@@ -99,6 +102,7 @@ impl Kraken {
             checksum: Checksum::default(),
             subscriptions: Subscriptions::default(),
             resyncs: Resyncs::default(),
+            backfills: Backfills::default(),
             names: Symbols::default(),
         }
     }
@@ -146,6 +150,12 @@ impl Kraken {
             self.names = symbols.clone();
         }
     }
+
+    fn send_backfills(&mut self, out: &mut Outbox) {
+        let Self { lane, backfills, .. } = self;
+        let Outbox { symbols, actions, .. } = out;
+        backfills.send(actions, |symbol| lane.request(symbol, symbols));
+    }
 }
 
 impl Adapter for Kraken {
@@ -163,6 +173,15 @@ impl Adapter for Kraken {
             let subscriptions = (&*symbols, &mut self.subscriptions);
             subscribe::subscribe(at.received, *channel, &asked, depth, subscriptions, actions);
         }
+        self.backfills.reset();
+        for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
+            if has(Some(plan), Channel::Trades, out.name(symbol)) {
+                self.backfills.want(symbol);
+            } else {
+                market.trades.give_up(out, symbol, NOT_RECORDED);
+            }
+        }
+        self.send_backfills(out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -183,7 +202,11 @@ impl Adapter for Kraken {
             for symbol in ended {
                 let market = self.lane.markets.entry(symbol);
                 match channel {
-                    Channel::Trades => market.trades.interrupt(Cause::Downtime),
+                    Channel::Trades => {
+                        self.backfills.forget(symbol);
+                        market.trades.interrupt(Cause::Downtime);
+                        market.trades.give_up(out, symbol, NOT_RECORDED);
+                    }
                     Channel::Book if begun.contains(&symbol) => market.book.on_close(symbol, Cause::Downtime, out),
                     Channel::Book => market.book.on_end(symbol, out),
                     Channel::Quotes => {}
@@ -193,8 +216,8 @@ impl Adapter for Kraken {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { json, lane, checksum, subscriptions, resyncs, .. } = self;
-        let mut frame = Frame { at, lane, checksum, subscriptions, resyncs, out };
+        let Self { json, lane, checksum, subscriptions, resyncs, backfills, .. } = self;
+        let mut frame = Frame { at, lane, checksum, subscriptions, resyncs, backfills, out };
         let result = json.read_keeping_numbers(bytes, |root| {
             if legacy::is_legacy(root) {
                 frame.on_legacy(legacy::read(root)?)
@@ -206,6 +229,9 @@ impl Adapter for Kraken {
             self.on_undecodable(at, bytes, out);
         }
         self.send_resyncs(at.received, out);
+        if self.backfills.is_due() {
+            self.send_backfills(out);
+        }
         result
     }
 
@@ -213,11 +239,29 @@ impl Adapter for Kraken {
         &mut self,
         _at: At,
         tag: &str,
-        _status: u16,
-        _body: &mut [u8],
-        _out: &mut Outbox,
+        status: u16,
+        body: &mut [u8],
+        out: &mut Outbox,
     ) -> Result<(), FrameError> {
-        Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") })
+        let Some(name) = history::symbol_of(tag) else {
+            return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
+        };
+        let symbol = out.symbols.intern(name)?;
+        let Self { json, lane, backfills, .. } = self;
+        if !has(lane.plan.as_ref(), Channel::Trades, name) {
+            return Ok(()); // No longer recorded.
+        }
+        let answer = match status {
+            STATUS_OK => match json.read_keeping_numbers(body, |root| history::page(symbol, root)) {
+                Ok(answer) => answer,
+                Err(error) => Err((Refusal::Odd, error)),
+            },
+            _ => Err(refused(tag, status, body)),
+        };
+        let (served, result) = lane.markets.entry(symbol).trades.on_answer(out, symbol, answer);
+        let Outbox { symbols, actions, .. } = out;
+        backfills.answered(symbol, served, actions, |symbol| lane.request(symbol, symbols));
+        result
     }
 
     fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
@@ -246,6 +290,12 @@ impl Adapter for Kraken {
 }
 
 impl Lane {
+    /// The request for what is missing of an instrument's trades.
+    fn request(&mut self, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
+        let want = self.markets.entry(symbol).trades.want(history::PAGE_IDS)?;
+        Some(history::request(symbols.name(symbol), &want))
+    }
+
     fn planned_depth(&self) -> Option<u32> {
         self.plan.as_ref().map(|plan| plan.book_depth.unwrap_or(DEPTH_DEFAULT))
     }
@@ -262,6 +312,7 @@ struct Frame<'a> {
     checksum: &'a mut Checksum,
     subscriptions: &'a mut Subscriptions,
     resyncs: &'a mut Resyncs,
+    backfills: &'a mut Backfills,
     out: &'a mut Outbox,
 }
 
@@ -321,8 +372,12 @@ impl Frame<'_> {
     fn on_trade(&mut self, item: View<'_, '_>) -> Result<(), FrameError> {
         let symbol = self.delivered(Channel::Trades, item.need_text("symbol")?)?;
         let (id, trade) = wire::trade(symbol, item)?;
-        if self.lane.markets.entry(symbol).trades.admit(self.out, symbol, (id, id), trade.time) {
+        let trades = &mut self.lane.markets.entry(symbol).trades;
+        if trades.admit(self.out, symbol, (id, id), trade.time) {
             self.out.push_trade(trade);
+        }
+        if trades.has_holes() {
+            self.backfills.want(symbol);
         }
         Ok(())
     }
