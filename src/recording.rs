@@ -99,6 +99,30 @@ pub enum Item<'a> {
     },
 }
 
+/// One line that a decoder is to be given.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// 0-based index of the line.
+    pub line: u64,
+    /// The connection's number in the recording.
+    pub conn: u64,
+    /// When it was received.
+    pub received: Nanos,
+    /// What the bytes are.
+    pub kind: Kind,
+    /// The bytes; may be edited.
+    pub bytes: &'a mut [u8],
+}
+
+/// A line that is not of this format.
+#[derive(Debug)]
+pub struct Bad {
+    /// 0-based index of the line.
+    pub line: u64,
+    /// What is wrong with it.
+    pub error: String,
+}
+
 /// One input and its events.
 #[derive(Debug)]
 pub struct Decoded<'a> {
@@ -142,19 +166,50 @@ impl Recording {
     ///
     /// [`Error`] of reading, as `E`; or the first error of `each`.
     pub fn decode<E: From<Error>>(
-        mut self,
+        self,
         venue: &'static VenueSpec,
         mut each: impl FnMut(Item<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let bad = |each: &mut dyn FnMut(Item<'_>) -> Result<(), E>, line, error| each(Item::Bad { line, error });
         let mut decoders: BTreeMap<u64, Decoder> = BTreeMap::new();
         let mut spare = Events::default();
+        self.inputs(venue, |input| {
+            let Input { line, conn, received, kind, bytes } = match input {
+                Ok(input) => input,
+                Err(Bad { line, error }) => return each(Item::Bad { line, error }),
+            };
+            let decoder = decoders.entry(conn).or_insert_with(|| {
+                let mut decoder = Decoder::new(venue, FramePos::FIRST);
+                decoder.log_books();
+                decoder
+            });
+            decoder.apply(At { pos: decoder.next(), received }, kind, bytes);
+            decoder.actions().clear();
+            let books = decoder.take_book_log();
+            let events = decoder.swap_events(std::mem::take(&mut spare));
+            let symbols = decoder.symbols();
+            each(Item::Decoded(Decoded { line, conn, events: &events, books: &books, symbols }))?;
+            spare = events;
+            Ok(())
+        })
+    }
+
+    /// Hands every line that a decoder is to be given to `each`, in order, and what is wrong with the others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] of reading, as `E`; or the first error of `each`.
+    pub fn inputs<E: From<Error>>(
+        mut self,
+        venue: &'static VenueSpec,
+        mut each: impl FnMut(Result<Input<'_>, Bad>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut http = Vec::new();
         while let Some(index) = self.read_line()? {
+            let bad = |error| Err(Bad { line: index, error });
             let line = match serde_json::from_slice::<Line>(&self.line) {
                 Ok(line) => line,
                 Err(error) => {
-                    bad(&mut each, index, format!("not a recorded frame: {error}"))?;
+                    each(bad(format!("not a recorded frame: {error}")))?;
                     continue;
                 }
             };
@@ -164,36 +219,25 @@ impl Recording {
                 (_, None, Some(text)) => match STANDARD.decode(&text) {
                     Ok(bytes) => (Kind::Binary, bytes),
                     Err(error) => {
-                        bad(&mut each, index, format!("`raw_b64` is not base64: {error}"))?;
+                        each(bad(format!("`raw_b64` is not base64: {error}")))?;
                         continue;
                     }
                 },
                 (_, None, None) => {
-                    bad(&mut each, index, "not a recorded frame: neither `raw` nor `raw_b64`".into())?;
+                    each(bad("not a recorded frame: neither `raw` nor `raw_b64`".into()))?;
                     continue;
                 }
             };
-            let decoder = decoders.entry(line.conn).or_insert_with(|| {
-                let mut decoder = Decoder::new(venue, FramePos::FIRST);
-                decoder.log_books();
-                decoder
-            });
-            let at = At { pos: decoder.next(), received: Nanos(line.ts_recv_ns) };
+            let (conn, received) = (line.conn, Nanos(line.ts_recv_ns));
             if line.dir == Direction::Rest {
                 let tag = line.tag.or_else(|| line.url.as_deref().and_then(venue.tag_of_url));
                 let Some(tag) = tag else { continue };
                 http.clear();
                 put_http(&mut http, &tag, line.status.unwrap_or(STATUS_OK), &bytes);
-                decoder.apply(at, Kind::Http, &mut http);
+                each(Ok(Input { line: index, conn, received, kind: Kind::Http, bytes: &mut http }))?;
             } else {
-                decoder.apply(at, kind, &mut bytes);
+                each(Ok(Input { line: index, conn, received, kind, bytes: &mut bytes }))?;
             }
-            decoder.actions().clear();
-            let books = decoder.take_book_log();
-            let events = decoder.swap_events(spare);
-            let (conn, symbols) = (line.conn, decoder.symbols());
-            each(Item::Decoded(Decoded { line: index, conn, events: &events, books: &books, symbols }))?;
-            spare = events;
         }
         Ok(())
     }

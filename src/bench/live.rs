@@ -183,7 +183,7 @@ async fn once(options: &Options, dir: &Path, target: &Target, rate: f64, seconds
         shutdown_seconds: 30,
     });
     let config = config.map_err(failed(&dir))?;
-    let mut daemon = Daemon::start(&dir, &config, port, options.program.as_deref())?;
+    let mut daemon = Daemon::start(&dir, &config, port)?;
     daemon.until_ready().await?;
     let measured = measure(&mut daemon, &server, target, rate, seconds).await?;
     server.pause();

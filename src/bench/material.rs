@@ -63,7 +63,7 @@ impl Material {
             shutdown_seconds: 1,
         });
         let config = config.map_err(failed(&dir))?;
-        let mut daemon = Daemon::start(&dir, &config, port, options.program.as_deref())?;
+        let mut daemon = Daemon::start(&dir, &config, port)?;
         until_recorded(&mut daemon, &server, *rows).await?;
         daemon.stop()?;
         server.stop()?;
@@ -159,7 +159,8 @@ pub(super) fn writer_config() -> config::Writer {
     }
 }
 
-fn journal_config(dir: PathBuf) -> config::Journal {
+/// The journal as shipped, but nothing is compressed or removed meanwhile.
+pub(super) fn journal_config(dir: PathBuf) -> config::Journal {
     config::Journal {
         dir,
         segment_bytes_max: 64 << 20,

@@ -13,7 +13,7 @@
 //! of reach; `decode` can take recorded files instead. The database is a private one unless one is named.
 //!
 //! - `report.rs`: values and medians; `process.rs`: CPU and memory; `database.rs`: the database; `material.rs`: what
-//!   the stages work on; `copy.rs`: psql's side
+//!   the stages work on; `frames.rs`: frames in memory; `copy.rs`: psql's side; `beside.rs`: both in turn
 //! - `decode.rs`, `typed.rs`, `encode.rs`, `journal.rs`, `sink.rs`, `catchup.rs`, `live.rs`: the stages
 
 use std::{
@@ -30,20 +30,30 @@ use crate::{
         cluster::{ClusterError, StopMode},
         truth::CompareError,
     },
-    journal, loopback, store,
+    journal::Error as JournalError,
+    loopback, recording, store,
 };
 
+mod beside;
 mod catchup;
 mod copy;
 mod database;
+mod decode;
+mod encode;
+mod frames;
+mod journal;
 mod live;
 mod material;
 mod process;
 mod report;
+mod sink;
+mod typed;
 
 pub use report::{Measured, Report, Stage};
 
+use copy::Script;
 use database::Target;
+use frames::Frames;
 use material::Material;
 
 /// What to measure, and how much of it.
@@ -73,8 +83,6 @@ pub struct Options {
     pub is_plain: bool,
     /// Recordings for `decode`: files or folders of the corpus.
     pub recordings: Vec<PathBuf>,
-    /// The program to run as the daemon; this one when absent.
-    pub program: Option<PathBuf>,
     /// One JSON object a value.
     pub is_json: bool,
 }
@@ -145,7 +153,10 @@ pub enum BenchError {
     Store(#[from] store::Error),
     /// The journal.
     #[error(transparent)]
-    Journal(#[from] journal::Error),
+    Journal(#[from] JournalError),
+    /// A recording cannot be read.
+    #[error(transparent)]
+    Recording(#[from] recording::Error),
     /// The rows cannot be compared.
     #[error(transparent)]
     Compare(#[from] CompareError),
@@ -167,9 +178,17 @@ pub async fn run(options: &Options) -> Result<Report, BenchError> {
 async fn run_in(options: &Options, dir: &Path) -> Result<Report, BenchError> {
     let mut report = Report::new(options.is_json);
     let is_wanted = |stages: &[Stage]| stages.iter().any(|stage| options.stages.contains(stage));
-    let mut material = None;
-    if is_wanted(&[Stage::Catchup]) {
-        material = Some(Material::record(options, dir).await?);
+    let is_decode_generated = is_wanted(&[Stage::Decode]) && options.recordings.is_empty();
+    let material = if is_decode_generated || is_wanted(&[Stage::Encode, Stage::Journal, Stage::Sink, Stage::Catchup]) {
+        Some(Material::record(options, dir).await?)
+    } else {
+        None
+    };
+    if is_wanted(&[Stage::Decode]) && !options.recordings.is_empty() {
+        decode::run(options, &Frames::of_recordings(&options.recordings)?, &mut report);
+    }
+    if let Some(material) = &material {
+        without_database(options, dir, material, is_decode_generated, &mut report)?;
     }
     if is_wanted(&[Stage::Sink, Stage::Catchup, Stage::Live]) {
         let mut target = Target::open(options, dir).await?;
@@ -181,6 +200,29 @@ async fn run_in(options: &Options, dir: &Path) -> Result<Report, BenchError> {
     Ok(report)
 }
 
+fn without_database(
+    options: &Options,
+    dir: &Path,
+    material: &Material,
+    is_decode_generated: bool,
+    report: &mut Report,
+) -> Result<(), BenchError> {
+    let is_journal = options.stages.contains(&Stage::Journal);
+    if is_decode_generated || is_journal {
+        let frames = Frames::of_material(material)?;
+        if is_decode_generated {
+            decode::run(options, &frames, report);
+        }
+        if is_journal {
+            journal::run(options, dir, &frames, report)?;
+        }
+    }
+    if options.stages.contains(&Stage::Encode) {
+        encode::run(options, material, report)?;
+    }
+    Ok(())
+}
+
 async fn with_database(
     options: &Options,
     dir: &Path,
@@ -188,10 +230,19 @@ async fn with_database(
     target: &Target,
     report: &mut Report,
 ) -> Result<(), BenchError> {
-    if let Some(material) = material {
-        catchup::run(options, dir, material, target, report).await?;
+    let is_wanted = |stage| options.stages.contains(&stage);
+    if let Some(material) = material.filter(|_| is_wanted(Stage::Sink) || is_wanted(Stage::Catchup)) {
+        let script = Script::write(dir, material, target).await?;
+        progress!("{} rows, {} transactions", script.rows_total(), script.batches);
+        if is_wanted(Stage::Sink) {
+            sink::run(options, material, &script, target, report).await?;
+        }
+        if is_wanted(Stage::Catchup) {
+            catchup::run(options, material, &script, target, report).await?;
+        }
+        script.remove()?;
     }
-    if options.stages.contains(&Stage::Live) {
+    if is_wanted(Stage::Live) {
         live::run(options, dir, target, report).await?;
     }
     Ok(())

@@ -2,6 +2,14 @@
 
 use std::{collections::HashMap, fs};
 
+/// Seconds this thread has had a core: other processes on the machine do not count.
+pub(super) fn thread_cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    #[expect(clippy::cast_precision_loss, reason = "seconds and nanoseconds of a thread's life")]
+    let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
+    seconds
+}
+
 /// Seconds of CPU a process has used, all its threads, to the hundredth.
 pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
     let stat = Stat::read(pid)?;
@@ -70,6 +78,7 @@ mod tests {
         while begin.elapsed() < std::time::Duration::from_millis(60) {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
+        assert!(thread_cpu_seconds() > 0.0);
         assert!(family_cpu_seconds(own).unwrap() >= cpu_seconds(own).unwrap());
         assert!(resident_bytes(own).unwrap() > 1 << 20);
         assert_eq!(cpu_seconds(u32::MAX), None);

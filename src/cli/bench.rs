@@ -75,7 +75,6 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
         is_forced: args.force,
         is_plain: args.plain,
         recordings: args.files.into_iter().chain(args.corpus).collect(),
-        program: None,
         is_json: args.json,
     };
     if args.smoke {

@@ -27,18 +27,15 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program`, or this very program; its log goes into `dir`.
+    /// Starts it; its log goes into `dir`.
     ///
     /// # Errors
     ///
     /// The program cannot be started.
-    pub(crate) fn start(dir: &Path, config: &Path, port: u16, program: Option<&Path>) -> Result<Self, DemoError> {
+    pub(crate) fn start(dir: &Path, config: &Path, port: u16) -> Result<Self, DemoError> {
         let log = dir.join("tapeway.log");
         let stderr = File::create(&log).map_err(failed(&log))?;
-        let program = match program {
-            Some(program) => program.to_owned(),
-            None => std::env::current_exe().map_err(failed(Path::new("/proc/self/exe")))?,
-        };
+        let program = std::env::current_exe().map_err(failed(Path::new("/proc/self/exe")))?;
         let child = Command::new(&program)
             .args(["run", "--config"])
             .arg(config)

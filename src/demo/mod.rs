@@ -156,7 +156,7 @@ impl Demo {
             shutdown_seconds: 30,
         };
         let config = config::write(&settings).map_err(failed(dir))?;
-        let mut daemon = Daemon::start(dir, &config, port, None)?;
+        let mut daemon = Daemon::start(dir, &config, port)?;
         println!("daemon      http://127.0.0.1:{port}/status  /metrics  /readyz   log {}", daemon.log.display());
         tokio::select! {
             ready = daemon.until_ready() => ready?,

@@ -1,6 +1,7 @@
 //! All integration tests, in one binary: each module states the rule it tests.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+mod bench;
 mod catch_up;
 mod cluster;
 mod daemon;
