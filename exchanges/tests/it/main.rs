@@ -11,6 +11,7 @@ mod healing;
 mod kraken;
 mod metadata;
 mod okx;
+mod panics;
 mod purity;
 mod resume;
 mod robustness;
