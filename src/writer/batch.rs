@@ -10,18 +10,14 @@
 //!
 //! A batch ends at the end of a chunk, which is the end of a frame.
 
-use std::{
-    collections::HashSet,
-    ops::Range,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tapeway_exchanges::{
     event::{Events, Level, Note, Quote, Trade},
     ids::{FramePos, Nanos},
 };
+use tokio::time::Instant;
 
 use super::{
     order::{RowRef, Sorter},

@@ -87,6 +87,7 @@ fn each_journaled_row(journal_dir: &Path, mut each: impl FnMut(String)) {
             name: identity.lane.clone(),
             venue: venue::find(&identity.venue).unwrap(),
             journal_id: identity.journal_id,
+            disk: lane_journal.disk(),
             dir: lane_journal.dir().into(),
             progress: lane_journal.progress(),
             rows: Rows::default(),
