@@ -12,6 +12,7 @@ mod kraken;
 mod ledger;
 mod metadata;
 mod okx;
+mod panics;
 mod purity;
 mod resume;
 mod robustness;
