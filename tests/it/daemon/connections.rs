@@ -29,10 +29,10 @@ fn a_connection_the_venue_closes_comes_back_and_books_are_resynced() {
         world.until_count(1, &format!("{gaps} AND state IN ('{states}') AND venue = '{}'", venue.name()));
         world.until_more(venue, "trades");
         let (venue, metrics) = (format!("venue=\"{}\"", venue.name()), daemon.metrics());
-        let closed = |end| metrics.sum("tapeway_gaps_closed_total", &[&venue, &format!("end=\"{end}\"")]);
+        let closed = |end: &&str| metrics.sum("tapeway_gaps_closed_total", &[&venue, &format!("end=\"{end}\"")]);
         assert_eq!(metrics.sum("tapeway_reconnects_total", &[&venue, "reason=\"lost\""]), 1.0);
         assert!(metrics.sum("tapeway_gaps_total", &[&venue, "cause=\"reconnect\""]) >= 2.0);
-        assert!(ends.iter().map(|end| closed(end)).sum::<f64>() >= 2.0);
+        assert!(ends.iter().map(closed).sum::<f64>() >= 2.0);
     }
     let finished = world.finish(daemon);
     let open = finished
