@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::{Database, TablePolicy};
 
 /// A table of events in schema `market_data`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Table {
     /// Trades.
     Trades,

@@ -11,6 +11,7 @@ use super::{
     batch::{Mark, Sealed, Step, encode_some},
     notes::{Notes, Rejects, Sessions, moment},
     order::RowRef,
+    seals,
 };
 use crate::{
     journal,
@@ -24,6 +25,7 @@ pub struct Session {
     pub connection: Connection,
     copies: [Statement; 3],
     watermarks: Statement,
+    seals: Statement,
     sessions: Statement,
     rejects: Statement,
     gaps: Statement,
@@ -111,10 +113,12 @@ impl Session {
     /// [`store::Error::Server`], [`store::Error::Timeout`].
     pub async fn new(connection: Connection, widths: Option<[i64; 3]>) -> Result<Self, store::Error> {
         let limit = connection.timeout();
+        connection.run("turn seals on", seals::ON).await?;
         let prepare = async |sql: &str| within("prepare", limit, connection.client.prepare(sql)).await;
         let [trades, levels, quotes] = Table::ALL.map(Table::copy_sql);
         let copies = [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?];
         let watermarks = prepare(WATERMARKS).await?;
+        let seals = prepare(seals::UPSERT).await?;
         let sessions = prepare(SESSIONS).await?;
         let rejects = prepare(REJECTS).await?;
         let gaps = prepare(GAPS).await?;
@@ -123,6 +127,7 @@ impl Session {
             connection,
             copies,
             watermarks,
+            seals,
             sessions,
             rejects,
             gaps,
@@ -206,7 +211,10 @@ impl Session {
             Step::Begin => self.connection.run("begin", "BEGIN").await?,
             Step::Copy(copy) => self.copy(copy.table, &copy.blocks).await?,
             Step::Notes => self.notes(&Notes::of(sealed)).await?,
-            Step::Watermarks => self.watermarks(&sealed.marks).await?,
+            Step::Watermarks => {
+                seals::write(&self.connection, &self.seals, sealed).await?;
+                self.watermarks(&sealed.marks).await?;
+            }
             Step::UntilDurable => until_durable(&sealed.marks).await?,
             Step::Commit => self.connection.run("commit", "COMMIT").await?,
         }
