@@ -21,6 +21,7 @@ use bytes::{Bytes, BytesMut};
 use tapeway_exchanges::{
     event::{Events, Level, Note, Quote, Trade},
     ids::{FramePos, Nanos},
+    venue::VenueSpec,
 };
 
 use super::{
@@ -245,6 +246,19 @@ pub struct Copy {
     pub rows: u64,
     /// Starts of the partitions they need (seconds since 1970), on plain PostgreSQL.
     pub partitions: Vec<i64>,
+    /// The instruments they are of.
+    pub instruments: Vec<Met>,
+}
+
+/// An instrument that a table's rows of this batch are of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Met {
+    /// The instrument's number.
+    pub instrument: InstrumentId,
+    /// Its venue.
+    pub venue: &'static VenueSpec,
+    /// When the first of the rows was received, by order of the table.
+    pub received: Nanos,
 }
 
 /// A batch ready to be written.
@@ -428,8 +442,9 @@ impl Encoder {
         if to < order.len() {
             return false;
         }
+        let instruments = std::mem::take(&mut self.writing.met);
         let (blocks, partitions) = self.writing.end();
-        self.copies.push(Copy { table: R::TABLE, blocks, rows: order.len() as u64, partitions });
+        self.copies.push(Copy { table: R::TABLE, blocks, rows: order.len() as u64, partitions, instruments });
         true
     }
 }
@@ -483,6 +498,8 @@ struct Writing {
     /// The partition of the row before.
     partition: Range<i64>,
     sealer: Sealer,
+    /// Instruments so far; rows come instrument by instrument.
+    met: Vec<Met>,
 }
 
 impl Writing {
@@ -503,6 +520,10 @@ impl Writing {
         let begin = self.buf.len();
         event.put(&mut self.buf, &context);
         self.sealer.add(R::TABLE, context.instrument, context.lane, event.time().0, &self.buf[begin..]);
+        if self.met.last().is_none_or(|met| met.instrument != context.instrument) {
+            let received = piece.events.received(event.frame());
+            self.met.push(Met { instrument: context.instrument, venue: piece.lane.venue, received });
+        }
         if let Some(width) = partition_width {
             self.note_partition(event.time().0.div_euclid(1_000_000), width);
         }

@@ -4,18 +4,19 @@ use std::{cell::RefCell, collections::HashSet, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
+use tapeway_exchanges::event::Channel;
 use thiserror::Error;
 use tokio_postgres::{CopyInSink, Statement};
 
 use super::{
     batch::{Mark, Sealed, Step, encode_some},
-    notes::{Notes, Rejects, Sessions, moment},
+    notes::{Channels, Notes, Rejects, Sessions, moment},
     order::RowRef,
     seals,
 };
 use crate::{
     journal,
-    store::{self, Connection, partitions, table::Table, within},
+    store::{self, Connection, instruments::InstrumentId, partitions, table::Table, within},
 };
 
 /// A connection with the statements a transaction needs.
@@ -30,10 +31,13 @@ pub struct Session {
     rejects: Statement,
     gaps: Statement,
     ends: Statement,
+    channels: Statement,
     /// Widths of partitions in seconds by table, on plain PostgreSQL.
     pub widths: Option<[i64; 3]>,
     /// Partitions known to exist, by table and start. At most one a bucket of the rows this session has seen.
     partitions: RefCell<HashSet<(Table, i64)>>,
+    /// Channels known to be in `audit.channels`. At most one an instrument and table this session has written.
+    known_channels: RefCell<HashSet<(InstrumentId, Channel)>>,
 }
 
 /// Why a batch is not committed, or not known to be.
@@ -123,6 +127,7 @@ impl Session {
         let rejects = prepare(REJECTS).await?;
         let gaps = prepare(GAPS).await?;
         let ends = prepare(ENDS).await?;
+        let channels = prepare(CHANNELS).await?;
         Ok(Self {
             connection,
             copies,
@@ -132,8 +137,10 @@ impl Session {
             rejects,
             gaps,
             ends,
+            channels,
             widths,
             partitions: RefCell::default(),
+            known_channels: RefCell::default(),
         })
     }
 
@@ -153,6 +160,11 @@ impl Session {
                 return Err(failure);
             }
         }
+        let met = sealed
+            .copies
+            .iter()
+            .flat_map(|copy| copy.instruments.iter().map(|met| (met.instrument, copy.table.channel())));
+        self.known_channels.borrow_mut().extend(met);
         Ok(())
     }
 
@@ -210,7 +222,10 @@ impl Session {
         match step {
             Step::Begin => self.connection.run("begin", "BEGIN").await?,
             Step::Copy(copy) => self.copy(copy.table, &copy.blocks).await?,
-            Step::Notes => self.notes(&Notes::of(sealed)).await?,
+            Step::Notes => {
+                self.channels(sealed).await?;
+                self.notes(&Notes::of(sealed)).await?;
+            }
             Step::Watermarks => {
                 seals::write(&self.connection, &self.seals, sealed).await?;
                 self.watermarks(&sealed.marks).await?;
@@ -234,6 +249,17 @@ impl Session {
             sink.finish().await
         };
         within("copy", limit, copy).await.map(drop)
+    }
+
+    async fn channels(&self, sealed: &Sealed) -> Result<(), store::Error> {
+        let channels = Channels::of(sealed, &self.known_channels.borrow());
+        if channels.instrument.is_empty() {
+            return Ok(());
+        }
+        let limit = self.connection.timeout();
+        let Channels { instrument, channel, proof, first_seen } = &channels;
+        let arguments: store::connect::Arguments<'_> = &[instrument, channel, proof, first_seen];
+        within("write channels", limit, self.connection.client.execute(&self.channels, arguments)).await.map(drop)
     }
 
     async fn notes(&self, notes: &Notes) -> Result<(), store::Error> {
@@ -310,6 +336,13 @@ ON CONFLICT DO NOTHING";
 const REJECTS: &str = "
 INSERT INTO audit.rejects (lane_id, frame_pos, reason, detail, received)
 SELECT * FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[])";
+
+/// A class that another version knew otherwise is made true.
+const CHANNELS: &str = "
+INSERT INTO audit.channels AS c (instrument_id, channel, proof, first_seen)
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::timestamptz[])
+ON CONFLICT (instrument_id, channel) DO UPDATE SET proof = excluded.proof, updated_at = now()
+WHERE c.proof <> excluded.proof";
 
 const GAPS: &str = "
 INSERT INTO audit.gaps (lane_id, frame_pos, ordinal, venue, instrument_id, channel, cause, first_missing,
