@@ -11,6 +11,7 @@ use super::{
     batch::{Mark, Sealed},
     link::{Connect, Link, Server},
     notes::{Channels, Notes, Rejects, Sessions, moment},
+    seals,
 };
 use crate::{
     config::Database,
@@ -31,6 +32,7 @@ pub struct Session {
     connection: Connection,
     copies: [Statement; 3],
     watermarks: Statement,
+    seals: Statement,
     sessions: Statement,
     rejects: Statement,
     gaps: Statement,
@@ -52,10 +54,12 @@ impl Session {
     /// [`store::Error::Server`], [`store::Error::Timeout`].
     async fn new(connection: Connection, widths: Option<[i64; 3]>) -> Result<Self, store::Error> {
         let limit = connection.timeout();
+        connection.run("turn seals on", seals::ON).await?;
         let prepare = async |sql: &str| within("prepare", limit, connection.client.prepare(sql)).await;
         let [trades, levels, quotes] = Table::ALL.map(Table::copy_sql);
         let copies = [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?];
         let watermarks = prepare(WATERMARKS).await?;
+        let seals = prepare(seals::UPSERT).await?;
         let sessions = prepare(SESSIONS).await?;
         let rejects = prepare(REJECTS).await?;
         let gaps = prepare(GAPS).await?;
@@ -65,6 +69,7 @@ impl Session {
             connection,
             copies,
             watermarks,
+            seals,
             sessions,
             rejects,
             gaps,
@@ -223,6 +228,10 @@ impl Link for Session {
         let Channels { instrument, channel, proof, first_seen } = &channels;
         let arguments: store::connect::Arguments<'_> = &[instrument, channel, proof, first_seen];
         within("write channels", limit, self.connection.client.execute(&self.channels, arguments)).await.map(drop)
+    }
+
+    async fn seals(&self, sealed: &Sealed) -> Result<(), store::Error> {
+        seals::write(&self.connection, &self.seals, sealed).await
     }
 
     fn committed(&self, sealed: &Sealed) {

@@ -139,6 +139,13 @@ pub trait Link {
     /// [`store::Error`].
     async fn channels(&self, sealed: &Sealed) -> Result<(), store::Error>;
 
+    /// Adds the batch's rows to their seals.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`].
+    async fn seals(&self, sealed: &Sealed) -> Result<(), store::Error>;
+
     /// The batch is committed: what was written with it need not be written again.
     fn committed(&self, sealed: &Sealed);
 

@@ -138,6 +138,7 @@ async fn take(link: &impl Link, sealed: &Sealed, step: Step<'_>) -> Result<(), F
             link.notes(&Notes::of(sealed)).await?;
         }
         Step::Watermarks => {
+            link.seals(sealed).await?;
             let (lanes, moved) = (sealed.marks.len() as u64, link.watermarks(&sealed.marks).await?);
             if moved != lanes {
                 return Err(Failure::Fenced { lanes, moved });

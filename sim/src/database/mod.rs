@@ -611,6 +611,10 @@ impl Link for SimLink {
         Ok(())
     }
 
+    async fn seals(&self, _: &Sealed) -> Result<(), store::Error> {
+        Ok(())
+    }
+
     fn committed(&self, _: &Sealed) {}
 
     async fn notes(&self, notes: &Notes) -> Result<(), store::Error> {
