@@ -87,7 +87,7 @@ struct World {
 }
 
 /// What happened so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
     /// Transactions committed.
     pub commits: u64,
