@@ -231,7 +231,7 @@ impl Session {
     }
 
     fn until_room(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
-        if self.intake.has_room() { self.close(with, CloseKind::JournalFull) } else { Ok(()) }
+        if self.intake.has_room()? { self.close(with, CloseKind::JournalFull) } else { Ok(()) }
     }
 
     fn take(&mut self, with: &mut Surroundings<'_>, kind: Kind, bytes: &[u8]) -> Result<(), journal::Error> {

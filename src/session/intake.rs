@@ -121,9 +121,16 @@ impl Intake {
 
     /// Whether a journal that was full takes frames again. Tries to write what waits, and lets retention have the
     /// segment if everything in it is committed.
-    pub fn has_room(&mut self) -> bool {
-        let result = self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due());
-        result.is_ok() && !self.journal.is_full()
+    ///
+    /// # Errors
+    ///
+    /// The journal is lost: it will never have room.
+    pub fn has_room(&mut self) -> Result<bool, journal::Error> {
+        match self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due()) {
+            Ok(()) => Ok(!self.journal.is_full()),
+            Err(journal::Error::Full { .. }) => Ok(false),
+            Err(lost) => Err(lost),
+        }
     }
 
     /// The decoder, for its actions, ticks and subscriptions.

@@ -10,7 +10,7 @@ use tokio_postgres::{CopyInSink, Statement};
 use super::{
     batch::{Mark, Sealed},
     link::{Connect, Link, Server},
-    notes::{Channels, Notes, Rejects, Sessions, moment},
+    notes::{Channels, Lost, Notes, Rejects, Sessions, moment},
     seals,
 };
 use crate::{
@@ -38,6 +38,7 @@ pub struct Session {
     gaps: Statement,
     ends: Statement,
     channels: Statement,
+    lost: Statement,
     /// Widths of partitions in seconds by table, on plain PostgreSQL.
     widths: Option<[i64; 3]>,
     /// Partitions known to exist, by table and start. At most one a bucket of the rows this session has seen.
@@ -65,6 +66,7 @@ impl Session {
         let gaps = prepare(GAPS).await?;
         let ends = prepare(ENDS).await?;
         let channels = prepare(CHANNELS).await?;
+        let lost = prepare(LOST).await?;
         Ok(Self {
             connection,
             copies,
@@ -75,6 +77,7 @@ impl Session {
             gaps,
             ends,
             channels,
+            lost,
             widths,
             partitions: RefCell::default(),
             known_channels: RefCell::default(),
@@ -200,7 +203,7 @@ impl Link for Session {
     async fn notes(&self, notes: &Notes) -> Result<(), store::Error> {
         let limit = self.connection.timeout();
         let client = &self.connection.client;
-        let Notes { sessions, rejects, gaps, ends } = notes;
+        let Notes { sessions, rejects, gaps, ends, lost } = notes;
         if !sessions.lane.is_empty() {
             let Sessions { lane, pos, at, is_open, detail } = sessions;
             within("write sessions", limit, client.execute(&self.sessions, &[lane, pos, at, is_open, detail])).await?;
@@ -212,6 +215,10 @@ impl Link for Session {
         }
         if !gaps.lane.is_empty() {
             within("write gaps", limit, client.execute(&self.gaps, &gaps.columns())).await?;
+        }
+        if !lost.lane.is_empty() {
+            let Lost { lane, end, at } = lost;
+            within("give up gaps", limit, client.execute(&self.lost, &[lane, end, at])).await?;
         }
         if !ends.lane.is_empty() {
             within("write ends of gaps", limit, client.execute(&self.ends, &ends.columns())).await?;
@@ -297,6 +304,14 @@ SELECT * FROM unnest($1::int[], $2::bigint[], $3::int[], $4::text[], $5::int[], 
                      $9::bigint[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[],
                      $14::timestamptz[])
 ON CONFLICT DO NOTHING";
+
+/// Should one of them go on and end after all, its end says so.
+const LOST: &str = "
+UPDATE audit.gaps g
+SET state = 'unhealable', closed_at = l.at,
+    detail = concat_ws('; ', g.detail, 'its end, if it had one, is in frames that are no longer in the journal')
+FROM unnest($1::int[], $2::bigint[], $3::timestamptz[]) AS l (lane_id, end_pos, at)
+WHERE g.lane_id = l.lane_id AND g.frame_pos < l.end_pos AND g.state = 'open'";
 
 const ENDS: &str = "
 UPDATE audit.gaps g

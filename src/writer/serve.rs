@@ -137,14 +137,19 @@ impl<C: Connect> Shard<C> {
         }
     }
 
-    /// One chunk of each lane that has one.
+    /// One chunk of each lane that has one, beginning where the last full batch left off: a lane with much to catch up
+    /// on keeps no other waiting.
     fn pull_round(&mut self, now: Instant) -> bool {
         let mut any = false;
         let is_stopping = self.is_stopping();
-        for feed in &mut self.feeds {
+        let lanes = self.feeds.len();
+        let first = self.turn;
+        for at in (0..lanes).map(|nr| (first + nr) % lanes) {
             if self.building.is_full(&self.limits) {
+                self.turn = at;
                 break;
             }
+            let feed = &mut self.feeds[at];
             match feed.pull(self.chunk_rows_max, now, is_stopping || feed.is_leaving) {
                 Ok(Some(piece)) => {
                     self.building.push(piece, now);

@@ -45,6 +45,8 @@ pub(super) struct Shard<C> {
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: WriterMetrics,
     pub(super) feeds: Vec<Feed>,
+    /// The feed that is asked first for the next chunk.
+    pub(super) turn: usize,
     /// Chunks of the next batch.
     pub(super) building: Building,
     /// The batch being encoded; kept here so that a failure does not lose its chunks.
@@ -86,6 +88,7 @@ impl<C: Connect> Shard<C> {
             shared,
             metrics: WriterMetrics::new(index),
             feeds: Vec::new(),
+            turn: 0,
             building: Building::default(),
             encoder: None,
             scratch: Scratch::default(),

@@ -225,6 +225,16 @@ impl Venue {
         }
     }
 
+    /// Moves every market by at least one trade and one change of its book.
+    pub fn show(&mut self) {
+        for index in 0..self.symbols.len() {
+            let before = (self.symbols[index].trades.len(), self.symbols[index].messages.len());
+            while self.symbols[index].trades.len() == before.0 || self.symbols[index].messages.len() == before.1 {
+                self.step(index);
+            }
+        }
+    }
+
     /// What a venue says once a second.
     pub fn every_second(&mut self) {
         match self.kind {
