@@ -31,4 +31,5 @@ pub mod subscription;
 pub mod symbols;
 pub mod time;
 mod trades;
+mod unnumbered;
 pub mod venue;

@@ -30,7 +30,7 @@ use crate::{
 mod backoff;
 pub mod connect;
 pub mod http;
-mod intake;
+pub mod intake;
 pub mod limiter;
 mod requests;
 pub mod tls;

@@ -9,6 +9,7 @@ mod corpus;
 mod harness;
 mod healing;
 mod kraken;
+mod ledger;
 mod metadata;
 mod okx;
 mod panics;
