@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
+    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox, Repeats},
+    conn::{Conn, Conns},
     error::{FrameError, head},
     event::Events,
     ids::{FramePos, Nanos},
@@ -146,10 +147,27 @@ impl Decoder {
         self.plan.as_ref()
     }
 
-    /// What has been asked of the venue on this connection and how that stands.
+    /// What has been asked of the venue on a connection and how that stands.
     #[must_use]
-    pub fn subscriptions(&self) -> &Subscriptions {
-        self.adapter.subscriptions()
+    pub fn subscriptions(&self, conn: Conn) -> &Subscriptions {
+        self.adapter.subscriptions(conn)
+    }
+
+    /// The connections that are open, as far as the journal tells.
+    #[must_use]
+    pub fn open(&self) -> Conns {
+        self.adapter.open()
+    }
+
+    /// Whether the lane would miss nothing, as far as can be known, if `conn` were its only connection from now on.
+    #[must_use]
+    pub fn is_ready(&self, conn: Conn) -> bool {
+        self.adapter.is_ready(conn)
+    }
+
+    /// What the connections had in common since the last call.
+    pub fn take_repeats(&mut self) -> Repeats {
+        std::mem::take(&mut self.out.repeats)
     }
 
     /// The lane's symbols.
@@ -168,7 +186,7 @@ impl Decoder {
             }
             Kind::Open => {
                 let plan: LanePlan = parse(bytes)?;
-                self.out.push_session(true, plan.url.clone());
+                self.out.push_session(true, on(at.conn, plan.url.clone()));
                 self.adapter.on_open(at, &plan, &mut self.out);
                 self.plan = Some(plan);
                 Ok(())
@@ -181,7 +199,7 @@ impl Decoder {
             }
             Kind::Close => {
                 let reason: CloseReason = parse(bytes)?;
-                self.out.push_session(false, format!("{}: {}", reason.kind.name(), reason.detail));
+                self.out.push_session(false, on(at.conn, format!("{}: {}", reason.kind.name(), reason.detail)));
                 self.adapter.on_close(at, &reason, &mut self.out);
                 Ok(())
             }
@@ -233,6 +251,11 @@ fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, FrameError> {
         what: error.to_string(),
         head: head(bytes),
     })
+}
+
+/// What is said of a connection: the second of a lane is named, the first goes without saying.
+fn on(conn: Conn, detail: String) -> String {
+    if conn == Conn::FIRST { detail } else { format!("connection {conn}: {detail}") }
 }
 
 /// Raised when the shape of the saved state changes.

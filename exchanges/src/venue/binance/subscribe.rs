@@ -90,7 +90,7 @@ impl Requests {
             rest = later;
             self.last_id += 1;
             let message = serde_json::json!({ "method": method, "params": params, "id": self.last_id });
-            actions.sends.push(message.to_string());
+            actions.send(message.to_string());
             sent.push((self.last_id, asked.to_vec()));
         }
         sent
@@ -104,6 +104,7 @@ const MESSAGE_BYTES_MAX: usize = 3_500;
 mod tests {
     use super::*;
     use crate::{
+        conn::Conn,
         ids::{FramePos, Nanos},
         subscription::SubscriptionState,
     };
@@ -114,10 +115,10 @@ mod tests {
         let streams: Vec<_> =
             (0..500).map(|ix| (Channel::Book, symbols.intern(&format!("SYMBOL{ix}USDT")).unwrap())).collect();
         let (mut requests, mut actions) = (Requests::default(), Actions::default());
-        let at = At { pos: FramePos::FIRST, received: Nanos(5) };
+        let at = At { pos: FramePos::FIRST, received: Nanos(5), conn: Conn::FIRST };
         requests.subscribe(at, Flavor::Spot, &streams, (&symbols, &mut subscriptions), &mut actions);
-        assert!(actions.sends.len() > 1 && actions.sends.iter().all(|message| message.len() < 4_096));
-        assert!(actions.sends[0].starts_with(r#"{"method":"SUBSCRIBE","params":["symbol0usdt@depth@100ms","#));
+        assert!(actions.sends.len() > 1 && actions.sends.iter().all(|message| message.1.len() < 4_096));
+        assert!(actions.sends[0].1.starts_with(r#"{"method":"SUBSCRIBE","params":["symbol0usdt@depth@100ms","#));
 
         requests.answered(1, None, &mut subscriptions);
         requests.answered(2, Some("too many"), &mut subscriptions);
