@@ -115,13 +115,7 @@ impl Aligned {
     }
 
     /// Judges a message, whose levels these are.
-    pub(crate) fn offer(
-        &mut self,
-        via: Via,
-        time: Option<Micros>,
-        checksum: Option<u32>,
-        levels: &[Level],
-    ) -> Verdict {
+    pub(crate) fn offer(&mut self, via: Via, time: Option<Micros>, checksum: Option<u32>, levels: &[Level]) -> Verdict {
         let key = key(time, checksum, levels);
         let own = &mut self.0[via.conn];
         if let Some(at) = own.due.iter().position(|due| due.key == key) {

@@ -22,7 +22,13 @@ pub(crate) struct LevelHead {
 
 impl LevelHead {
     /// Without a venue time, rows carry the receive time and say so.
-    pub(crate) fn new(received: Nanos, symbol: SymbolIx, seq: Option<i64>, venue_time: Option<Micros>, flags: Flags) -> Self {
+    pub(crate) fn new(
+        received: Nanos,
+        symbol: SymbolIx,
+        seq: Option<i64>,
+        venue_time: Option<Micros>,
+        flags: Flags,
+    ) -> Self {
         let flags = if venue_time.is_some() { flags } else { flags.with(Flags::VENUE_TIME_BAD) };
         Self { symbol, flags, time: venue_time.unwrap_or(received.micros()), seq }
     }

@@ -319,12 +319,7 @@ fn level_head(symbol: SymbolIx, head: Head, flags: Flags) -> LevelHead {
     LevelHead::new(head.received, symbol, Some(head.last_id), head.time, flags)
 }
 
-fn push_levels(
-    head: LevelHead,
-    delta: &DepthWire<'_, '_>,
-    mark: usize,
-    out: &mut Outbox,
-) -> Result<(), FrameError> {
+fn push_levels(head: LevelHead, delta: &DepthWire<'_, '_>, mark: usize, out: &mut Outbox) -> Result<(), FrameError> {
     let pushed = head.push_pairs(Side::Buy, "b", delta.fields.bid, out);
     pushed.and_then(|()| head.push_pairs(Side::Sell, "a", delta.fields.ask, out)).inspect_err(|_| out.drop_levels(mark))
 }

@@ -101,12 +101,7 @@ impl BookState {
 
     /// Something of this book's may have been lost on a connection. Gives the connection that is to be asked for a new
     /// snapshot, if the book needs one.
-    pub(super) fn on_undecodable(
-        &mut self,
-        symbol: SymbolIx,
-        via: Via,
-        out: &mut Outbox,
-    ) -> Option<Conn> {
+    pub(super) fn on_undecodable(&mut self, symbol: SymbolIx, via: Via, out: &mut Outbox) -> Option<Conn> {
         if !self.inband.has_delivered() {
             return None;
         }

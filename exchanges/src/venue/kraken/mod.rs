@@ -115,7 +115,8 @@ impl Kraken {
         for (symbol, market) in self.lane.markets.iter_mut() {
             if !has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
                 market.book.on_end(symbol, out);
-            } else if let Some(conn) = market.book.on_close(symbol, via, cause, at.received, (&mut self.checksum, out)) {
+            } else if let Some(conn) = market.book.on_close(symbol, via, cause, at.received, (&mut self.checksum, out))
+            {
                 self.resyncs[conn].want(symbol, at.received);
             }
             market.trades.interrupt(out, symbol, via, cause);
