@@ -14,3 +14,4 @@ mod okx;
 mod purity;
 mod resume;
 mod robustness;
+mod twins;
