@@ -41,6 +41,7 @@ impl BookState {
         out: &mut Outbox,
     ) {
         if self.twins.is_alone(via) {
+            self.twins.emitted(time, None, &out.events.levels[mark..]);
             return self.take(symbol, time, mark, out);
         }
         let levels = &out.events.levels[mark..];
@@ -61,6 +62,11 @@ impl BookState {
             }
             Verdict::Wait => out.drop_levels(mark),
         }
+    }
+
+    /// A connection was opened beside one that is.
+    pub(super) fn on_twin(&mut self, conn: Conn) {
+        self.twins.on_open(conn);
     }
 
     /// Takes in a snapshot whose levels were pushed since `mark`.

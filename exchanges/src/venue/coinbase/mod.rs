@@ -174,6 +174,7 @@ impl Adapter for Coinbase {
         let is_first = self.lane.conns.open().is_empty();
         if !is_first {
             self.on_plan(at, plan, out);
+            self.lane.markets.iter_mut().for_each(|(_, market)| market.book.on_twin(at.conn));
         }
         self.subscriptions[at.conn].clear();
         self.asked[at.conn].reset();

@@ -72,6 +72,7 @@ impl BookState {
             return self.on_snapshot(head, via, mark, planned_depth, checksum, out);
         }
         if self.twins.is_alone(via) {
+            self.twins.emitted(head.time, head.checksum, &out.events.levels[mark..]);
             let is_right = self.take(head, mark, checksum, out);
             return self.broken(is_right, head.symbol, via.conn, out);
         }
@@ -97,6 +98,11 @@ impl BookState {
                 None
             }
         }
+    }
+
+    /// A connection was opened beside one that is.
+    pub(super) fn on_twin(&mut self, conn: Conn) {
+        self.twins.on_open(conn);
     }
 
     /// Something of this book's may have been lost on a connection. Gives the connection that is to be asked for a new

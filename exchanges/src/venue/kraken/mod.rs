@@ -186,6 +186,7 @@ impl Adapter for Kraken {
         let is_first = self.lane.conns.open().is_empty();
         if !is_first {
             self.on_plan(at, plan, out);
+            self.lane.markets.iter_mut().for_each(|(_, market)| market.book.on_twin(at.conn));
         }
         self.subscriptions[at.conn].clear();
         self.resyncs[at.conn].reset();
