@@ -152,10 +152,10 @@ pub(super) fn piece(lane: &Arc<Lane>, nr: usize, events: Events, instruments: Ar
 }
 
 /// Numbers of instruments by venue and symbol.
-type Numbers = std::collections::BTreeMap<(&'static str, Symbol), InstrumentId>;
+pub(super) type Numbers = std::collections::BTreeMap<(&'static str, Symbol), InstrumentId>;
 
 /// Gives every instrument of the material its number.
-async fn register(material: &Material, connection: &Connection) -> Result<Numbers, BenchError> {
+pub(super) async fn register(material: &Material, connection: &Connection) -> Result<Numbers, BenchError> {
     let mut symbols = std::collections::BTreeSet::new();
     material.each_chunk(|_, lane, events| {
         symbols.extend(events.symbols.iter().map(|symbol| (lane.venue.name, symbol.clone())));

@@ -72,7 +72,7 @@ async fn once(
 }
 
 /// The same lane with everything still to come, and nothing to read it from but the queue.
-fn without_journal(lane: &Lane) -> Lane {
+pub(super) fn without_journal(lane: &Lane) -> Lane {
     Lane {
         name: lane.name.clone(),
         venue: lane.venue,

@@ -165,14 +165,15 @@ impl Intake {
         // A trade that was fetched again says nothing about the way from the venue to here.
         let live = trades.iter().rfind(|row| !row.flags.has(Flags::BACKFILL));
         let lags = [
-            live.map(|row| (row.frame, row.time, trades.len())),
-            levels.last().map(|row| (row.frame, row.time, levels.len())),
-            quotes.last().map(|row| (row.frame, row.time, quotes.len())),
+            live.map(|row| (row.frame, row.time)),
+            levels.last().map(|row| (row.frame, row.time)),
+            quotes.last().map(|row| (row.frame, row.time)),
         ];
-        for (frame, time, rows) in lags.into_iter().flatten() {
+        // One sample a chunk and kind: the exporter keeps every sample until the next scrape.
+        for (frame, time) in lags.into_iter().flatten() {
             let lag = chunk.received(frame).micros().0.saturating_sub(time.0);
             #[expect(clippy::cast_precision_loss, reason = "a lag below 2^53 microseconds is exact")]
-            self.metrics.venue_to_receive.record_many(lag as f64 / 1e6, rows);
+            self.metrics.venue_to_receive.record(lag as f64 / 1e6);
         }
         if !notes.is_empty() {
             self.account_notes(chunk);

@@ -4,13 +4,14 @@ use std::{cell::RefCell, collections::HashSet, pin::pin};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tapeway_exchanges::symbols::Symbol;
+use tapeway_exchanges::{event::Channel, symbols::Symbol};
 use tokio_postgres::{CopyInSink, Statement};
 
 use super::{
     batch::{Mark, Sealed},
     link::{Connect, Link, Server},
-    notes::{Lost, Notes, Rejects, Sessions, moment},
+    notes::{Channels, Lost, Notes, Rejects, Sessions, moment},
+    seals,
 };
 use crate::{
     config::Database,
@@ -31,15 +32,19 @@ pub struct Session {
     connection: Connection,
     copies: [Statement; 3],
     watermarks: Statement,
+    seals: Statement,
     sessions: Statement,
     rejects: Statement,
     gaps: Statement,
     ends: Statement,
+    channels: Statement,
     lost: Statement,
     /// Widths of partitions in seconds by table, on plain PostgreSQL.
     widths: Option<[i64; 3]>,
     /// Partitions known to exist, by table and start. At most one a bucket of the rows this session has seen.
     partitions: RefCell<HashSet<(Table, i64)>>,
+    /// Channels known to be in `audit.channels`. At most one an instrument and table this session has written.
+    known_channels: RefCell<HashSet<(InstrumentId, Channel)>>,
 }
 
 impl Session {
@@ -50,26 +55,32 @@ impl Session {
     /// [`store::Error::Server`], [`store::Error::Timeout`].
     async fn new(connection: Connection, widths: Option<[i64; 3]>) -> Result<Self, store::Error> {
         let limit = connection.timeout();
+        connection.run("turn seals on", seals::ON).await?;
         let prepare = async |sql: &str| within("prepare", limit, connection.client.prepare(sql)).await;
         let [trades, levels, quotes] = Table::ALL.map(Table::copy_sql);
         let copies = [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?];
         let watermarks = prepare(WATERMARKS).await?;
+        let seals = prepare(seals::UPSERT).await?;
         let sessions = prepare(SESSIONS).await?;
         let rejects = prepare(REJECTS).await?;
         let gaps = prepare(GAPS).await?;
         let ends = prepare(ENDS).await?;
+        let channels = prepare(CHANNELS).await?;
         let lost = prepare(LOST).await?;
         Ok(Self {
             connection,
             copies,
             watermarks,
+            seals,
             sessions,
             rejects,
             gaps,
             ends,
+            channels,
             lost,
             widths,
             partitions: RefCell::default(),
+            known_channels: RefCell::default(),
         })
     }
 }
@@ -215,6 +226,29 @@ impl Link for Session {
         Ok(())
     }
 
+    async fn channels(&self, sealed: &Sealed) -> Result<(), store::Error> {
+        let channels = Channels::of(sealed, &self.known_channels.borrow());
+        if channels.instrument.is_empty() {
+            return Ok(());
+        }
+        let limit = self.connection.timeout();
+        let Channels { instrument, channel, proof, first_seen } = &channels;
+        let arguments: store::connect::Arguments<'_> = &[instrument, channel, proof, first_seen];
+        within("write channels", limit, self.connection.client.execute(&self.channels, arguments)).await.map(drop)
+    }
+
+    async fn seals(&self, sealed: &Sealed) -> Result<(), store::Error> {
+        seals::write(&self.connection, &self.seals, sealed).await
+    }
+
+    fn committed(&self, sealed: &Sealed) {
+        let met = sealed
+            .copies
+            .iter()
+            .flat_map(|copy| copy.instruments.iter().map(|met| (met.instrument, copy.table.channel())));
+        self.known_channels.borrow_mut().extend(met);
+    }
+
     async fn watermarks(&self, marks: &[Mark]) -> Result<u64, store::Error> {
         let lane: Vec<i32> = marks.iter().map(|mark| mark.lane_id.0).collect();
         let column =
@@ -255,6 +289,13 @@ ON CONFLICT DO NOTHING";
 const REJECTS: &str = "
 INSERT INTO audit.rejects (lane_id, frame_pos, reason, detail, received)
 SELECT * FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[])";
+
+/// A class that another version knew otherwise is made true.
+const CHANNELS: &str = "
+INSERT INTO audit.channels AS c (instrument_id, channel, proof, first_seen)
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::timestamptz[])
+ON CONFLICT (instrument_id, channel) DO UPDATE SET proof = excluded.proof, updated_at = now()
+WHERE c.proof <> excluded.proof";
 
 const GAPS: &str = "
 INSERT INTO audit.gaps (lane_id, frame_pos, ordinal, venue, instrument_id, channel, cause, first_missing,

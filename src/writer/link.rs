@@ -132,6 +132,23 @@ pub trait Link {
     /// [`store::Error`].
     async fn notes(&self, notes: &Notes) -> Result<(), store::Error>;
 
+    /// Writes the class of proof of the channels that this connection has not seen yet.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`].
+    async fn channels(&self, sealed: &Sealed) -> Result<(), store::Error>;
+
+    /// Adds the batch's rows to their seals.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`].
+    async fn seals(&self, sealed: &Sealed) -> Result<(), store::Error>;
+
+    /// The batch is committed: what was written with it need not be written again.
+    fn committed(&self, sealed: &Sealed);
+
     /// Moves each watermark that is where its mark says it is; gives how many were.
     ///
     /// # Errors

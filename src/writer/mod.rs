@@ -44,6 +44,7 @@ pub mod order;
 mod pin;
 mod retry;
 pub mod row;
+mod seals;
 mod serve;
 mod shard;
 mod state;

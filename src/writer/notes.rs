@@ -4,7 +4,7 @@
 //! what the server refuses.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,7 +15,7 @@ use tapeway_exchanges::{
 use tokio_postgres::types::ToSql;
 
 use super::batch::{LeftOut, Piece, Sealed, Why};
-use crate::store::instruments::system_time;
+use crate::store::instruments::{InstrumentId, system_time};
 
 /// Columns of `audit.sessions`.
 #[derive(Debug, Default)]
@@ -101,6 +101,40 @@ pub struct Ends {
     pub detail: Vec<Option<String>>,
     /// `closed_at`.
     pub closed_at: Vec<SystemTime>,
+}
+
+/// Columns of `audit.channels`.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    pub(super) instrument: Vec<i32>,
+    pub(super) channel: Vec<&'static str>,
+    pub(super) proof: Vec<&'static str>,
+    pub(super) first_seen: Vec<SystemTime>,
+}
+
+impl Channels {
+    /// The channels of a batch's rows that are not among the `known`; in the order of their key, so that writers
+    /// that meet the same ones wait for one another.
+    pub(super) fn of(sealed: &Sealed, known: &HashSet<(InstrumentId, Channel)>) -> Self {
+        let mut new = BTreeMap::new();
+        for copy in &sealed.copies {
+            let channel = copy.table.channel();
+            for met in copy.instruments.iter().filter(|met| !known.contains(&(met.instrument, channel))) {
+                let entry = new.entry((met.instrument, channel.name())).or_insert((met, channel));
+                if met.received < entry.0.received {
+                    *entry = (met, channel);
+                }
+            }
+        }
+        let mut channels = Self::default();
+        for ((instrument, name), (met, channel)) in new {
+            channels.instrument.push(instrument.0);
+            channels.channel.push(name);
+            channels.proof.push((met.venue.proof)(channel).name());
+            channels.first_seen.push(moment(met.received));
+        }
+        channels
+    }
 }
 
 /// Stretches of lanes that the journal no longer has: gaps seen before them may have ended in them.

@@ -100,6 +100,7 @@ pub async fn commit(link: &impl Link, sealed: &Sealed) -> Result<(), Failure> {
             return Err(failure);
         }
     }
+    link.committed(sealed);
     Ok(())
 }
 
@@ -132,8 +133,12 @@ async fn take(link: &impl Link, sealed: &Sealed, step: Step<'_>) -> Result<(), F
     match step {
         Step::Begin => link.begin().await?,
         Step::Copy(copy) => link.copy(copy.table, &copy.blocks).await?,
-        Step::Notes => link.notes(&Notes::of(sealed)).await?,
+        Step::Notes => {
+            link.channels(sealed).await?;
+            link.notes(&Notes::of(sealed)).await?;
+        }
         Step::Watermarks => {
+            link.seals(sealed).await?;
             let (lanes, moved) = (sealed.marks.len() as u64, link.watermarks(&sealed.marks).await?);
             if moved != lanes {
                 return Err(Failure::Fenced { lanes, moved });

@@ -616,6 +616,16 @@ impl Link for SimLink {
         self.with("check constraints", |_, _| Ok(()))
     }
 
+    async fn channels(&self, _: &Sealed) -> Result<(), store::Error> {
+        Ok(())
+    }
+
+    async fn seals(&self, _: &Sealed) -> Result<(), store::Error> {
+        Ok(())
+    }
+
+    fn committed(&self, _: &Sealed) {}
+
     async fn notes(&self, notes: &Notes) -> Result<(), store::Error> {
         self.step("write notes").await?;
         let Notes { sessions, rejects, gaps, ends, lost } = notes;
