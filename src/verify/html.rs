@@ -263,6 +263,11 @@ fn badge(verdict: Verdict) -> String {
     format!("<span class=\"badge {name}\">{name}</span>")
 }
 
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
 /// A moment with a space for its T and without its Z.
 fn plain(moment: &str) -> String {
     moment.trim_end_matches('Z').replace('T', " ")
@@ -321,7 +326,7 @@ const STYLE: &str = "
 *{box-sizing:border-box}body{margin:0 auto;padding:24px 28px 60px;max-width:1720px;background:var(--bg);color:var(--fg);
 font:14px/1.45 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}
 header{display:flex;gap:14px;align-items:baseline;flex-wrap:wrap}h1{font-size:24px;margin:0}h2{font-size:16px;margin:30px 0 8px}
-.range{margin:0;color:var(--dim);font-variant-numeric:tabular-nums}.fine,.legend{color:var(--dim);font-size:12.5px}
+.range{margin:0;color:var(--dim);font-variant-numeric:tabular-nums}.headline{margin:8px 0 0;font-size:15px}.fine,.legend{color:var(--dim);font-size:12.5px}
 .badge{display:inline-block;padding:1px 9px;border-radius:10px;font-size:12px;font-weight:600;white-space:nowrap;background:var(--out);color:var(--dim)}
 header .badge{font-size:15px;padding:3px 14px;border-radius:14px}
 .badge.complete,.badge.intact{background:var(--goodbg);color:var(--good)}.badge.gaps{background:var(--warnbg);color:var(--warn)}

@@ -342,6 +342,9 @@ fn strip(scope: &Scope, day: i64, rows: &[u32]) -> Vec<Slice> {
 
 /// Marks the slices that a stretch of seconds of the day touches, unless they have a worse mark.
 fn mark(strip: &mut [Slice], from: i64, to: i64, mark: Mark) {
+    if to <= 0 || from >= moment::DAY_SECONDS {
+        return;
+    }
     for (slice, begin) in strip.iter_mut().zip((0i64..).map(|nr| nr * SLICE_SECONDS)) {
         if begin < to && begin + SLICE_SECONDS > from && slice.mark != Mark::Outside {
             slice.mark = slice.mark.max(mark);

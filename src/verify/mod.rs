@@ -75,8 +75,6 @@ pub struct Options {
     pub journal: Option<PathBuf>,
     /// Seconds without a row on a lane that are told of.
     pub hole_seconds: i64,
-    /// Gaps that `audit.gaps` names do not count against the whole.
-    pub are_gaps_accepted: bool,
     /// Say nothing on stderr while it runs.
     pub is_quiet: bool,
 }
@@ -161,7 +159,7 @@ pub async fn verify(database: &Database, policies: bool, options: &Options) -> R
         None => None,
     };
     connection.run("close the snapshot", "ROLLBACK").await?;
-    Ok(run.report(lanes, against, options, begun))
+    Ok(run.report(lanes, against, begun))
 }
 
 /// A run under way.
@@ -268,13 +266,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn report(
-        self,
-        lanes: lanes::Checked,
-        against_journal: Option<Against>,
-        options: &Options,
-        begun: Instant,
-    ) -> Report {
+    fn report(self, lanes: lanes::Checked, against_journal: Option<Against>, begun: Instant) -> Report {
         let scope = self.scope;
         let holes: BTreeMap<i32, Vec<(i64, i64)>> = lanes.holes;
         let mut channels: Vec<report::ChannelReport> = Vec::new();
@@ -282,12 +274,11 @@ impl<'a> Run<'a> {
             channels.extend(judged.report(scope, &self.by_day, &holes));
         }
         let worst = channels.iter().map(|channel| channel.verdict).max().unwrap_or(Verdict::Complete);
-        let worst = match (self.findings.has_damage, self.findings.has_gap) {
+        let verdict = match (self.findings.has_damage, self.findings.has_gap) {
             (true, _) => Verdict::Damaged,
             (false, true) => worst.max(Verdict::Gaps),
             (false, false) => worst,
         };
-        let verdict = if worst == Verdict::Gaps && options.are_gaps_accepted { Verdict::Complete } else { worst };
         let (findings, findings_left_out) = self.findings.finish();
         Report {
             version: env!("CARGO_PKG_VERSION"),

@@ -1,6 +1,6 @@
 //! What a run found, as text, JSON and HTML show it.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize)]
@@ -65,6 +65,25 @@ impl Verdict {
     }
 }
 
+impl Report {
+    /// What it comes to, in words.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let blind = self.channels.iter().filter(|channel| channel.proof == "unprovable").count();
+        let blind = match blind {
+            0 => String::new(),
+            1 => "; of one channel nothing can be proven".into(),
+            many => format!("; of {many} channels nothing can be proven"),
+        };
+        let what = match self.verdict {
+            Verdict::Complete | Verdict::Intact | Verdict::Unprovable => "everything that can be proven is complete",
+            Verdict::Gaps => "something is missing, and all of it is named",
+            Verdict::Damaged => "something is missing, doubled or altered that nothing names",
+        };
+        format!("{what}{blind}")
+    }
+}
+
 /// One instrument's channel.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChannelReport {
@@ -126,16 +145,34 @@ pub struct DayReport {
     /// Their length.
     pub hole_seconds: u64,
     /// The day in slices of [`SLICE_SECONDS`]: how many rows, and what is to be known.
+    #[serde(serialize_with = "strip")]
     pub strip: Vec<Slice>,
 }
 
 /// A slice of a day.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Slice {
     /// Rows.
     pub rows: u32,
     /// What is to be known of it.
     pub mark: Mark,
+}
+
+/// A strip as JSON has it: every slice's rows, and stretches of slices (begin, end) that have something to be known.
+fn strip<S: Serializer>(slices: &[Slice], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut marks: Vec<(usize, usize, Mark)> = Vec::new();
+    for (at, slice) in slices.iter().enumerate() {
+        match marks.last_mut() {
+            Some((_, end, mark)) if *mark == slice.mark && *end == at => *end = at + 1,
+            Some(_) | None if slice.mark == Mark::Plain => {}
+            Some(_) | None => marks.push((at, at + 1, slice.mark)),
+        }
+    }
+    let mut strip = serializer.serialize_struct("strip", 3)?;
+    strip.serialize_field("slice_seconds", &SLICE_SECONDS)?;
+    strip.serialize_field("rows", &slices.iter().map(|slice| slice.rows).collect::<Vec<_>>())?;
+    strip.serialize_field("marks", &marks)?;
+    strip.end()
 }
 
 /// What is to be known of a slice. The order is from good to bad.

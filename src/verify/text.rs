@@ -73,7 +73,7 @@ pub fn text(report: &Report) -> String {
     if report.findings_left_out > 0 {
         push(&mut text, format_args!("and {} more\n", report.findings_left_out));
     }
-    push(&mut text, format_args!("\nverdict: {}\n", report.verdict.name()));
+    push(&mut text, format_args!("\n{}: {}\n", report.verdict.name(), report.headline()));
     text
 }
 
