@@ -10,12 +10,7 @@
 //!
 //! A batch ends at the end of a chunk, which is the end of a frame.
 
-use std::{
-    collections::HashSet,
-    ops::Range,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tapeway_exchanges::{
@@ -23,6 +18,7 @@ use tapeway_exchanges::{
     ids::{FramePos, Nanos},
     venue::VenueSpec,
 };
+use tokio::time::Instant;
 
 use super::{
     order::{RowRef, Sorter},

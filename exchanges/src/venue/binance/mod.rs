@@ -362,7 +362,8 @@ impl Adapter for Binance {
                 push_quote(at, symbol, &quote, &mut lane.markets.entry(symbol).quotes, out)
             }
             Message::Answer { id, refusal } => {
-                requests.answered(id, refusal.as_deref(), subscriptions);
+                let known = (&out.symbols, subscriptions);
+                requests.answered(id, refusal.as_deref(), *flavor, known, &mut out.actions);
                 match refusal {
                     Some(reason) => Err(FrameError::Refused { what: format!("request {id}"), reason }),
                     None => Ok(()),
