@@ -499,7 +499,8 @@ pub fn refused_rows(pieces: &[Piece], table: Table, rows: &[RowRef], because: &s
         .into_values()
         .map(|(first, last)| {
             let (rows, from) = (first.rows, first.pos);
-            let detail = format!("{rows} rows of frames {from} to {last}, too many bad ones to name each: {}", first.detail);
+            let detail =
+                format!("{rows} rows of frames {from} to {last}, too many bad ones to name each: {}", first.detail);
             Refused { detail, ..first }
         })
         .collect();
