@@ -181,6 +181,7 @@ impl Session {
             () = stopped(&mut stop) => return Ok(()),
         }
         self.take_order();
+        self.intake.go_on_if_behind()?;
         let Order { link, plan } = self.order.clone();
         let url = plan.url;
         let dialed = async {
@@ -384,6 +385,10 @@ impl Session {
     /// Once a second: the adapter's timers, the watchdog, the status.
     fn on_tick(&mut self, said: &mut HashSet<String>) -> Option<CloseReason> {
         let now = now();
+        if self.intake.lane().progress.ahead().is_some() {
+            let detail = "the database is ahead of the journal".into();
+            return Some(CloseReason { kind: CloseKind::Rotation, detail });
+        }
         self.intake.decoder().tick(now);
         let silence = self.order.link.limits.silence;
         let (findings, [live, requested, refused, stale]) =

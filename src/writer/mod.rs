@@ -46,6 +46,7 @@ pub mod row;
 mod serve;
 mod shard;
 mod state;
+mod takeover;
 
 pub use state::{LaneState, ShardState, Undone};
 

@@ -20,6 +20,7 @@ use super::{
     copy::{Failure, Session},
     feed::{Claim, Feed},
     shard::{Shard, is_committed},
+    takeover::Seam,
 };
 use crate::store::{instruments, instruments::InstrumentId, table::Table, watermark, watermark::LaneId};
 
@@ -66,6 +67,12 @@ impl Shard {
                     self.settle(session, flight.await).await?;
                 }
                 self.register(session).await?;
+            }
+            if self.has_seam() {
+                if let Some(flight) = in_flight.take() {
+                    self.settle(session, flight.await).await?;
+                }
+                self.settle_seams(session).await?;
             }
             let pieces = self.numbered();
             let scratch = std::mem::take(&mut self.scratch);
@@ -181,7 +188,10 @@ impl Shard {
                 continue;
             }
             let lane_id = watermark::lane_id(connection, venue, name, feed.lane.journal_id).await?;
-            feed.claimed(lane_id, &watermark::read(connection, lane_id).await?);
+            let watermark = watermark::read(connection, lane_id).await?;
+            let lost = feed.lane.progress.is_behind(watermark.next, watermark.rows_total + watermark.rejected);
+            let seam = Seam::read(connection, lane_id, &watermark, lost).await?;
+            feed.claimed(lane_id, &watermark, seam);
         }
         self.publish();
         Ok(())
@@ -195,7 +205,7 @@ impl Shard {
                 // Everything committed: none of its chunks is under way.
                 Claim::Held(_) => feed.is_drained() && is_committed(&feed.lane),
                 Claim::Unclaimed => is_committed(&feed.lane),
-                Claim::Standby | Claim::Refused(_) => true,
+                Claim::Standby => true,
             };
             if feed.is_leaving && is_free {
                 if matches!(feed.claim, Claim::Held(_)) {
@@ -242,6 +252,22 @@ impl Shard {
             let symbols: Vec<_> = symbols.into_iter().collect();
             let numbers = instruments::register(&session.connection, venue, &symbols).await?;
             self.known.extend(symbols.into_iter().map(|symbol| (venue, symbol)).zip(numbers));
+        }
+        Ok(())
+    }
+
+    /// Whether the gathered chunks hold what other owners of their lanes may have written.
+    fn has_seam(&mut self) -> bool {
+        let is_known = self.knows_instruments();
+        assert!(is_known, "instruments are registered before rows are held against the database");
+        let feeds = &mut self.feeds;
+        self.building.pieces_mut().iter().any(|piece| feed_of(feeds, piece).has_seam_in(piece))
+    }
+
+    /// Leaves out what other owners wrote. Chunks lose rows here: when the connection fails they are read again.
+    async fn settle_seams(&mut self, session: &Session) -> Result<(), Failure> {
+        for piece in self.building.pieces_mut() {
+            feed_of(&mut self.feeds, piece).settle_seam(&session.connection, piece).await?;
         }
         Ok(())
     }
