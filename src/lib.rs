@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod queue;
 pub mod recording;
 pub mod replay;
+pub mod seal;
 pub mod session;
 pub mod status;
 pub mod store;

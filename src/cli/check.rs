@@ -6,6 +6,7 @@ use super::Failure;
 use crate::{
     app::outlook::{Outlook, outlook},
     config::Config,
+    status::proofs,
     store::{Capabilities, Connector, Layout},
 };
 
@@ -89,6 +90,13 @@ fn say_database(found: &Capabilities, is_columnstore_wanted: bool) -> bool {
 fn say_venue(outlook: &Outlook) -> bool {
     let Outlook { venue, symbols, streams, lanes, unknown, list_error } = outlook;
     println!("{venue:<14} {symbols} symbols, {streams} streams, {} lanes", lanes.len());
+    if let Some(spec) = tapeway_exchanges::venue::find(venue) {
+        let mut channels: Vec<_> = lanes.iter().flat_map(|lane| &lane.channels).copied().collect();
+        channels.sort_unstable();
+        channels.dedup();
+        let proof: Vec<String> = proofs(spec, &channels).map(|(channel, class)| format!("{channel} {class}")).collect();
+        println!("  proof  {}; books: {}", proof.join(", "), spec.book_rule);
+    }
     for lane in lanes {
         let shown: Vec<&str> = lane.symbols.iter().take(SYMBOLS_SHOWN).map(String::as_str).collect();
         let more = lane.symbols.len() - shown.len();

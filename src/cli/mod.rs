@@ -12,6 +12,7 @@ mod journal;
 mod loopback;
 mod migrate;
 mod normalize;
+mod panics;
 mod run;
 mod status;
 
@@ -50,6 +51,7 @@ enum Command {
 /// Parses the command line, runs the command and returns its exit status: 0 done, 1 failed, 2 wrong usage.
 #[must_use]
 pub fn main() -> ExitCode {
+    panics::end_the_process();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),

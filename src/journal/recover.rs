@@ -149,7 +149,7 @@ pub(crate) fn identity(disk: &dyn Disk, dir: &Path, venue: &str, lane: &str) -> 
             identity
         }
         None => {
-            let identity = Identity::new(venue, lane);
+            let identity = Identity::new(disk, venue, lane);
             identity.write(disk, dir)?;
             identity
         }

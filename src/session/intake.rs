@@ -21,7 +21,7 @@ use crate::{
 
 /// One lane's journal and decoder, and the way to its queue.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub struct Intake {
     lane: Arc<Lane>,
     journal: LaneJournal,
     decoder: Decoder,
@@ -36,7 +36,7 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Joins a recovered journal and the decoder that stands at its end.
-    pub(super) fn new(
+    pub fn new(
         lane: Arc<Lane>,
         journal: LaneJournal,
         decoder: Decoder,
@@ -53,7 +53,7 @@ impl Intake {
     /// # Errors
     ///
     /// The journal could not take it; then it was not decoded either.
-    pub(super) fn take(&mut self, kind: Kind, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
+    pub fn take(&mut self, kind: Kind, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
         let pos = self.journal.append(kind, received, bytes)?;
         self.scratch.clear();
         self.scratch.extend_from_slice(bytes);
@@ -71,7 +71,7 @@ impl Intake {
     /// # Errors
     ///
     /// The journal has no room, or cannot be written.
-    pub(super) fn begin(&mut self) -> Result<(), journal::Error> {
+    pub fn begin(&mut self) -> Result<(), journal::Error> {
         let state = self.decoder.state();
         block_in_place(|| self.journal.begin(&state))?;
         self.recovered = Some(state);
@@ -85,7 +85,7 @@ impl Intake {
     /// # Errors
     ///
     /// The journal has no room, or cannot be written.
-    pub(super) fn go_on_if_behind(&mut self) -> Result<(), journal::Error> {
+    pub fn go_on_if_behind(&mut self) -> Result<(), journal::Error> {
         let Some(Ahead { next, rows_total }) = self.lane.progress.ahead() else { return Ok(()) };
         let state = self.recovered.clone().unwrap_or_else(|| self.decoder.state());
         let mut decoder = Decoder::restore(self.lane.venue, &state, next).unwrap_or_else(|error| {
@@ -102,13 +102,13 @@ impl Intake {
     }
 
     /// Whether the chunk is large enough to be handed on without waiting for more.
-    pub(super) fn is_chunk_full(&self) -> bool {
+    pub fn is_chunk_full(&self) -> bool {
         let events = self.decoder.events();
         events.rows() >= self.chunk_rows_max || events.received.len() >= CHUNK_FRAMES_MAX
     }
 
     /// Whether frames wait to be flushed.
-    pub(super) fn is_chunk_empty(&self) -> bool {
+    pub fn is_chunk_empty(&self) -> bool {
         self.decoder.events().is_empty()
     }
 
@@ -117,7 +117,7 @@ impl Intake {
     /// # Errors
     ///
     /// The journal could not write; the events are not handed on.
-    pub(super) fn flush(&mut self) -> Result<(), journal::Error> {
+    pub fn flush(&mut self) -> Result<(), journal::Error> {
         if self.decoder.events().is_empty() {
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl Intake {
     /// # Errors
     ///
     /// The disk refused; the next start recovers what is there.
-    pub(super) fn seal(&mut self) -> Result<(), journal::Error> {
+    pub fn seal(&mut self) -> Result<(), journal::Error> {
         self.flush()?;
         block_in_place(|| match self.journal.roll(&self.decoder.state()) {
             Err(journal::Error::Full { .. } | journal::Error::TooLong { .. }) => self.journal.seal(),
@@ -143,29 +143,36 @@ impl Intake {
     }
 
     /// What it was made of, for another session of this lane.
-    pub(super) fn into_parts(self) -> (LaneJournal, Decoder) {
+    pub fn into_parts(self) -> (LaneJournal, Decoder) {
         (self.journal, self.decoder)
     }
 
     /// Whether a journal that was full takes frames again. Tries to write what waits, and lets retention have the
     /// segment if everything in it is committed.
-    pub(super) fn has_room(&mut self) -> bool {
-        let result = self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due());
-        result.is_ok() && !self.journal.is_full()
+    ///
+    /// # Errors
+    ///
+    /// The journal is lost: it will never have room.
+    pub fn has_room(&mut self) -> Result<bool, journal::Error> {
+        match self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due()) {
+            Ok(()) => Ok(!self.journal.is_full()),
+            Err(journal::Error::Full { .. }) => Ok(false),
+            Err(lost) => Err(lost),
+        }
     }
 
     /// The decoder, for its actions, ticks and subscriptions.
-    pub(super) fn decoder(&mut self) -> &mut Decoder {
+    pub fn decoder(&mut self) -> &mut Decoder {
         &mut self.decoder
     }
 
     /// The session's metrics.
-    pub(super) fn metrics(&self) -> &SessionMetrics {
+    pub fn metrics(&self) -> &SessionMetrics {
         &self.metrics
     }
 
     /// The lane.
-    pub(super) fn lane(&self) -> &Arc<Lane> {
+    pub fn lane(&self) -> &Arc<Lane> {
         &self.lane
     }
 
@@ -186,14 +193,15 @@ impl Intake {
         // A trade that was fetched again says nothing about the way from the venue to here.
         let live = trades.iter().rfind(|row| !row.flags.has(Flags::BACKFILL));
         let lags = [
-            live.map(|row| (row.frame, row.time, trades.len())),
-            levels.last().map(|row| (row.frame, row.time, levels.len())),
-            quotes.last().map(|row| (row.frame, row.time, quotes.len())),
+            live.map(|row| (row.frame, row.time)),
+            levels.last().map(|row| (row.frame, row.time)),
+            quotes.last().map(|row| (row.frame, row.time)),
         ];
-        for (frame, time, rows) in lags.into_iter().flatten() {
+        // One sample a chunk and kind: the exporter keeps every sample until the next scrape.
+        for (frame, time) in lags.into_iter().flatten() {
             let lag = chunk.received(frame).micros().0.saturating_sub(time.0);
             #[expect(clippy::cast_precision_loss, reason = "a lag below 2^53 microseconds is exact")]
-            self.metrics.venue_to_receive.record_many(lag as f64 / 1e6, rows);
+            self.metrics.venue_to_receive.record(lag as f64 / 1e6);
         }
         if !notes.is_empty() {
             self.account_notes(chunk);

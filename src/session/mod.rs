@@ -30,7 +30,7 @@ use crate::{
 mod backoff;
 pub mod connect;
 pub mod http;
-mod intake;
+pub mod intake;
 pub mod limiter;
 mod requests;
 pub mod tls;
@@ -142,7 +142,7 @@ impl Session {
             match self.connection(&mut backoff).await {
                 Err(full @ journal::Error::Full { .. }) => {
                     self.full(&full);
-                    self.until_room().await;
+                    self.until_room().await?;
                 }
                 result => result?,
             }
@@ -481,22 +481,27 @@ impl Session {
         self.status.update(|status| status.connection = Connection::JournalFull);
     }
 
-    async fn until_room(&mut self) {
+    /// Waits for room, or for the journal to turn out lost.
+    async fn until_room(&mut self) -> Result<(), journal::Error> {
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
                 () = sleep(FULL_RETRY) => {}
-                () = stopped(&mut stop) => return,
+                () = stopped(&mut stop) => return Ok(()),
             }
-            if self.intake.has_room() {
+            if self.intake.has_room()? {
                 break;
             }
         }
         let reason = CloseReason { kind: CloseKind::JournalFull, detail: "the journal was full".into() };
         match self.closed(&reason) {
             Ok(()) => info!(lane = self.name(), "the journal has room again"),
-            Err(failure) => warn!(lane = self.name(), error = %failure, "the journal is full again"),
+            Err(full @ journal::Error::Full { .. }) => {
+                warn!(lane = self.name(), error = %full, "the journal is full again");
+            }
+            Err(lost) => return Err(lost),
         }
+        Ok(())
     }
 
     fn error(&self, text: String) {

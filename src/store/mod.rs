@@ -63,6 +63,24 @@ pub enum Error {
         /// What the server or the socket said.
         source: tokio_postgres::Error,
     },
+    /// The database refused, through another client than PostgreSQL's.
+    #[error("{doing}: {what} [{}]", code.code())]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// The SQLSTATE.
+        code: SqlState,
+        /// The database's words.
+        what: String,
+    },
+    /// The connection broke, through another client than PostgreSQL's.
+    #[error("{doing}: {what}")]
+    Lost {
+        /// What was being done.
+        doing: &'static str,
+        /// How.
+        what: &'static str,
+    },
     /// The server did not answer in time.
     #[error("{doing}: no answer within {after:?}")]
     Timeout {
@@ -100,7 +118,9 @@ impl Error {
     pub fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Server { source, .. } => source.code(),
-            Self::Url { .. }
+            Self::Refused { code, .. } => Some(code),
+            Self::Lost { .. }
+            | Self::Url { .. }
             | Self::CaFile { .. }
             | Self::Timeout { .. }
             | Self::Migration(_)

@@ -10,18 +10,15 @@
 //!
 //! A batch ends at the end of a chunk, which is the end of a frame.
 
-use std::{
-    collections::HashSet,
-    ops::Range,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tapeway_exchanges::{
     event::{Events, Level, Note, Quote, Trade},
     ids::{FramePos, Nanos},
+    venue::VenueSpec,
 };
+use tokio::time::Instant;
 
 use super::{
     order::{RowRef, Sorter},
@@ -29,6 +26,7 @@ use super::{
 };
 use crate::{
     lane::Lane,
+    seal::{Key, Sealer, Sum},
     store::{instruments::InstrumentId, partitions, table::Table, watermark::LaneId},
 };
 
@@ -237,6 +235,19 @@ pub struct Copy {
     pub rows: u64,
     /// Starts of the partitions they need (seconds since 1970), on plain PostgreSQL.
     pub partitions: Vec<i64>,
+    /// The instruments they are of.
+    pub instruments: Vec<Met>,
+}
+
+/// An instrument that a table's rows of this batch are of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Met {
+    /// The instrument's number.
+    pub instrument: InstrumentId,
+    /// Its venue.
+    pub venue: &'static VenueSpec,
+    /// When the first of the rows was received, by order of the table.
+    pub received: Nanos,
 }
 
 /// A batch ready to be written.
@@ -248,6 +259,8 @@ pub struct Sealed {
     pub copies: Vec<Copy>,
     /// One a lane.
     pub marks: Vec<Mark>,
+    /// Seals of the encoded rows.
+    pub seals: Vec<(Key, Sum)>,
     /// Rows left out.
     pub refused: Vec<Refused>,
     /// The rows of each table in the order they are written, kept for when the server refuses some.
@@ -263,7 +276,7 @@ pub enum Step<'a> {
     Copy(&'a Copy),
     /// Writes gaps, ends of gaps, sessions and rejects.
     Notes,
-    /// Moves the watermarks; if one is not where it is believed to be, the transaction must not be committed.
+    /// Writes the seals and moves the watermarks; if one is not where it is believed to be, the transaction must not be committed.
     Watermarks,
     /// Waits until every frame of the batch is on disk.
     UntilDurable,
@@ -369,8 +382,9 @@ impl Encoder {
     #[must_use]
     pub fn finish(mut self) -> (Sealed, Scratch) {
         while self.step(usize::MAX) {}
+        let seals = self.writing.sealer.take();
         let Self { pieces, copies, marks, refused, orders, scratch, .. } = self;
-        (Sealed { pieces, copies, marks, refused, orders }, scratch)
+        (Sealed { pieces, copies, marks, seals, refused, orders }, scratch)
     }
 
     /// The pieces back, encoded or not.
@@ -417,8 +431,9 @@ impl Encoder {
         if to < order.len() {
             return false;
         }
+        let instruments = std::mem::take(&mut self.writing.met);
         let (blocks, partitions) = self.writing.end();
-        self.copies.push(Copy { table: R::TABLE, blocks, rows: order.len() as u64, partitions });
+        self.copies.push(Copy { table: R::TABLE, blocks, rows: order.len() as u64, partitions, instruments });
         true
     }
 }
@@ -471,6 +486,9 @@ struct Writing {
     partitions: Vec<i64>,
     /// The partition of the row before.
     partition: Range<i64>,
+    sealer: Sealer,
+    /// Instruments so far; rows come instrument by instrument.
+    met: Vec<Met>,
 }
 
 impl Writing {
@@ -488,7 +506,13 @@ impl Writing {
             pos: piece.events.pos(event.frame()),
             received: piece.events.received(event.frame()).micros(),
         };
+        let begin = self.buf.len();
         event.put(&mut self.buf, &context);
+        self.sealer.add(R::TABLE, context.instrument, context.lane, event.time().0, &self.buf[begin..]);
+        if self.met.last().is_none_or(|met| met.instrument != context.instrument) {
+            let received = piece.events.received(event.frame());
+            self.met.push(Met { instrument: context.instrument, venue: piece.lane.venue, received });
+        }
         if let Some(width) = partition_width {
             self.note_partition(event.time().0.div_euclid(1_000_000), width);
         }

@@ -14,10 +14,11 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tapeway_exchanges::{event::Events, ids::FramePos, symbols::Symbol};
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{

@@ -158,6 +158,29 @@ fn full_chunk() -> Events {
 }
 
 #[test]
+fn a_class_of_proof_that_another_version_knew_otherwise_is_made_true_with_the_next_rows() {
+    on_each(|cluster, _| {
+        let database = prepared(cluster, "proofs");
+        let lane = lane("acme.0", 0xabd, 8);
+        let [first, second]: [Events; 2] = chunks(0, 2, 40).try_into().unwrap();
+        let classes = || cluster.psql("proofs", "SELECT DISTINCT proof, updated_at IS NOT NULL FROM audit.channels");
+        let handle = writer::start(&settings(1, 1_000), &database, vec![lane.clone()]).unwrap();
+        feed(&lane, first);
+        until_committed(&lane);
+        assert_eq!(stop(handle, feeding::PATIENCE), []);
+        assert_eq!(classes(), "unprovable|f\n");
+        let count = cluster.psql("proofs", "SELECT count(*) FROM audit.channels");
+        assert_eq!(count, "12\n", "four symbols, three channels");
+        cluster.psql("proofs", "UPDATE audit.channels SET proof = 'chain'");
+        let handle = writer::start(&settings(1, 1_000), &database, vec![lane.clone()]).unwrap();
+        feed(&lane, second);
+        until_committed(&lane);
+        assert_eq!(stop(handle, feeding::PATIENCE), []);
+        assert_eq!(classes(), "unprovable|t\n");
+    });
+}
+
+#[test]
 fn every_column_of_every_table_comes_back_as_it_was() {
     on_each(|cluster, _| {
         let database = prepared(cluster, "columns");
@@ -193,6 +216,23 @@ fn every_column_of_every_table_comes_back_as_it_was() {
             gaps,
             "1|0|acme|BBB|trades|sequence|10|12|0|4|healed|3|00:00:00.000001\n1|1|acme|||downtime||||3|open|0|\n"
         );
+        let channels = cluster.psql(
+            "columns",
+            "SELECT symbol, channel, proof, (extract(epoch FROM c.first_seen) * 1000000)::bigint - 1748736000000000,
+                    c.updated_at
+             FROM audit.channels c JOIN market_data.instruments USING (instrument_id) ORDER BY 1, 2",
+        );
+        assert_eq!(
+            channels,
+            "AAA|book|unprovable|0|\nAAA|trades|unprovable|0|\nBBB|quotes|unprovable|1|\nBBB|trades|unprovable|0|\n"
+        );
+        let report = cluster.psql(
+            "columns",
+            "SELECT venue, symbol, channel, proof, cause, state, missing, duration, detail, lane
+             FROM audit.gap_report ORDER BY ordinal",
+        );
+        let healed = "acme|BBB|trades|unprovable|sequence|healed||00:00:00.000004|2 of 5\u{fffd}|acme.0";
+        assert_eq!(report, format!("{healed}\nacme||||downtime|open||||acme.0\n"));
         let journal = cluster.psql("columns", "SELECT journal_id, venue FROM audit.lanes");
         assert_eq!(journal, "00000000-0000-0000-0000-000000000abc|acme\n");
         let tick = cluster.psql(

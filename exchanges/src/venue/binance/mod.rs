@@ -23,6 +23,7 @@ use crate::{
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
+    unnumbered::Unnumbered,
 };
 
 mod book;
@@ -52,7 +53,10 @@ pub(super) const SPOT: VenueSpec = VenueSpec {
         silence: Duration::from_secs(60),
         lifetime: Some(Duration::from_secs(24 * 3_600)),
     },
-    proof,
+    proof: |channel| match channel {
+        Channel::Trades | Channel::Book => Proof::Contiguous,
+        Channel::Quotes => Proof::SnapshotOnly,
+    },
     book_rule: "U == previous u + 1",
     build: || Box::new(Binance::new(Flavor::Spot)),
     plan: |config, current| spread(config, "/stream", current),
@@ -76,7 +80,11 @@ pub(super) const USDM: VenueSpec = VenueSpec {
         silence: Duration::from_secs(60),
         lifetime: Some(Duration::from_secs(24 * 3_600)),
     },
-    proof,
+    proof: |channel| match channel {
+        Channel::Trades => Proof::Contiguous,
+        Channel::Book => Proof::Chain,
+        Channel::Quotes => Proof::SnapshotOnly,
+    },
     book_rule: "pu == previous u",
     build: || Box::new(Binance::new(Flavor::Usdm)),
     plan: |config, current| spread(config, "/public/stream", current),
@@ -100,14 +108,6 @@ fn tag_of_url(url: &str) -> Option<String> {
     let (path, query) = url.split_once('?')?;
     let symbol = query.split('&').find_map(|pair| pair.strip_prefix("symbol="))?;
     snapshot::tag_of(path, symbol).or_else(|| history::tag_of(path, symbol, query))
-}
-
-fn proof(channel: Channel) -> Proof {
-    match channel {
-        Channel::Trades => Proof::Contiguous,
-        Channel::Book => Proof::Chain,
-        Channel::Quotes => Proof::SnapshotOnly,
-    }
 }
 
 /// Which of Binance's markets a lane speaks to.
@@ -197,6 +197,8 @@ struct Market {
     trades: TradeIds,
     /// Trades come as aggregates (a recording without `@trade`): ids are the aggregates'.
     is_aggregate: bool,
+    #[serde(default)]
+    quotes: Unnumbered,
 }
 
 impl Binance {
@@ -221,6 +223,7 @@ impl Binance {
                 market.book.on_end(symbol, out);
             }
             market.trades.interrupt(cause);
+            market.quotes.on_close(out, symbol, Channel::Quotes, cause);
         }
         self.lane.plan = None;
         self.subscriptions.clear();
@@ -325,7 +328,7 @@ impl Adapter for Binance {
                     market.trades.interrupt(Cause::Downtime);
                     market.trades.give_up(out, symbol, NOT_RECORDED);
                 }
-                Channel::Quotes => {}
+                Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
             }
         }
         self.subscribe(at, &begun, out);
@@ -356,10 +359,11 @@ impl Adapter for Binance {
             Message::Quote(quote) => {
                 let symbol = out.symbols.intern(quote.symbol)?;
                 subscriptions.delivered(Channel::Quotes, symbol, at.received);
-                push_quote(at, symbol, &quote, out)
+                push_quote(at, symbol, &quote, &mut lane.markets.entry(symbol).quotes, out)
             }
             Message::Answer { id, refusal } => {
-                requests.answered(id, refusal.as_deref(), subscriptions);
+                let known = (&out.symbols, subscriptions);
+                requests.answered(id, refusal.as_deref(), *flavor, known, &mut out.actions);
                 match refusal {
                     Some(reason) => Err(FrameError::Refused { what: format!("request {id}"), reason }),
                     None => Ok(()),
@@ -461,13 +465,20 @@ impl Market {
     }
 }
 
-fn push_quote(at: At, symbol: SymbolIx, wire: &QuoteWire<'_, '_>, out: &mut Outbox) -> Result<(), FrameError> {
+fn push_quote(
+    at: At,
+    symbol: SymbolIx,
+    wire: &QuoteWire<'_, '_>,
+    quotes: &mut Unnumbered,
+    out: &mut Outbox,
+) -> Result<(), FrameError> {
     let fields = &wire.fields;
     let bid = wire::quote_side(("b", fields.bid), ("B", fields.bid_qty))?;
     let ask = wire::quote_side(("a", fields.ask), ("A", fields.ask_qty))?;
     let venue_time = fields.time();
     let flags = if venue_time.is_some() { Flags::NONE } else { Flags::VENUE_TIME_BAD };
     let time = venue_time.unwrap_or(at.received.micros());
+    quotes.on_message(out, symbol, Channel::Quotes, time);
     out.push_quote(Quote { frame: 0, symbol, flags, time, bid, ask, seq: fields.update_id() });
     Ok(())
 }

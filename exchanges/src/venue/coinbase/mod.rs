@@ -107,7 +107,7 @@ impl Coinbase {
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
         for (symbol, market) in self.lane.markets.iter_mut() {
             if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
-                market.book.on_close(symbol, cause, out);
+                market.book.on_close(symbol, None, cause, out);
             } else {
                 market.book.on_end(symbol, out);
             }
@@ -366,7 +366,7 @@ impl Market {
             out.drop_levels(mark);
             return Err(error);
         }
-        self.book.on_snapshot(symbol, venue_time, at.received.micros(), out);
+        self.book.on_snapshot(symbol, None, venue_time, at.received.micros(), out);
         out.finish_book(mark, symbol, Role::Snapshot { keeps_from: None, depth: None }, None, None);
         Ok(())
     }

@@ -72,7 +72,7 @@ impl BookState {
         let matches = expected.map(|expected| checksum.kraken(&self.book) == expected);
         let is_right = matches != Some(false);
         if is_snapshot && is_right {
-            self.inband.on_snapshot(symbol, time, at.received.micros(), out);
+            self.inband.on_snapshot(symbol, None, time, at.received.micros(), out);
         } else {
             self.inband.on_update(time);
         }
@@ -94,7 +94,7 @@ impl BookState {
 
     /// The connection ended.
     pub(super) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
-        self.inband.on_close(symbol, cause, out);
+        self.inband.on_close(symbol, None, cause, out);
         self.book.clear();
         self.depth = None;
     }

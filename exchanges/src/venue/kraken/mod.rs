@@ -27,6 +27,7 @@ use crate::{
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
+    unnumbered::Unnumbered,
 };
 
 mod book;
@@ -92,6 +93,11 @@ struct Lane {
 struct Market {
     book: BookState,
     trades: TradeIds,
+    #[serde(default)]
+    quotes: Unnumbered,
+    /// Trades of v1, which have no ids.
+    #[serde(default)]
+    legacy_trades: Unnumbered,
 }
 
 impl Kraken {
@@ -115,6 +121,8 @@ impl Kraken {
                 market.book.on_end(symbol, out);
             }
             market.trades.interrupt(cause);
+            market.quotes.on_close(out, symbol, Channel::Quotes, cause);
+            market.legacy_trades.on_close(out, symbol, Channel::Trades, cause);
         }
         self.lane.plan = None;
         self.subscriptions.clear();
@@ -209,7 +217,7 @@ impl Adapter for Kraken {
                     }
                     Channel::Book if begun.contains(&symbol) => market.book.on_close(symbol, Cause::Downtime, out),
                     Channel::Book => market.book.on_end(symbol, out),
-                    Channel::Quotes => {}
+                    Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
                 }
             }
         }
@@ -323,7 +331,9 @@ impl Frame<'_> {
             Message::Trades { is_snapshot, trades } => self.on_trades(is_snapshot, trades),
             Message::Quotes(mut quotes) => quotes.try_for_each(|item| {
                 let symbol = self.delivered(Channel::Quotes, item.need_text("symbol")?)?;
-                self.out.push_quote(wire::quote(self.at, symbol, item)?);
+                let quote = wire::quote(self.at, symbol, item)?;
+                self.lane.markets.entry(symbol).quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
+                self.out.push_quote(quote);
                 Ok(())
             }),
             Message::Answer(answer) => self.on_answer(&answer),
@@ -425,7 +435,10 @@ impl Frame<'_> {
             legacy::Message::Trades { pair, mut trades } => {
                 let symbol = self.delivered(Channel::Trades, pair)?;
                 trades.try_for_each(|item| {
-                    self.out.push_trade(legacy::trade(symbol, item)?);
+                    let trade = legacy::trade(symbol, item)?;
+                    let trades = &mut self.lane.markets.entry(symbol).legacy_trades;
+                    trades.on_message(self.out, symbol, Channel::Trades, trade.time);
+                    self.out.push_trade(trade);
                     Ok(())
                 })
             }

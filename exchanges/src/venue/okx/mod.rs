@@ -25,6 +25,7 @@ use crate::{
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
+    unnumbered::Unnumbered,
 };
 
 pub(super) mod book;
@@ -93,6 +94,8 @@ struct Lane {
 struct Market {
     book: BookState,
     trades: TradeIds,
+    #[serde(default)]
+    quotes: Unnumbered,
 }
 
 impl Okx {
@@ -116,6 +119,7 @@ impl Okx {
                 market.book.on_end(symbol, out);
             }
             market.trades.interrupt(cause);
+            market.quotes.on_close(out, symbol, Channel::Quotes, cause);
         }
         self.lane.plan = None;
         self.subscriptions.clear();
@@ -178,7 +182,7 @@ impl Adapter for Okx {
             match channel {
                 Channel::Trades => market.trades.interrupt(Cause::Downtime),
                 Channel::Book => market.book.on_end(symbol, out),
-                Channel::Quotes => {}
+                Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
             }
         }
     }
@@ -299,7 +303,9 @@ impl Frame<'_> {
                 Ok(())
             }),
             Channel::Quotes => data.try_for_each(|item| {
-                self.out.push_quote(wire::quote(self.at, symbol, item)?);
+                let quote = wire::quote(self.at, symbol, item)?;
+                self.lane.markets.entry(symbol).quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
+                self.out.push_quote(quote);
                 Ok(())
             }),
         }
