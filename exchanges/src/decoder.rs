@@ -95,6 +95,14 @@ impl Decoder {
         self.out.push_lost(detail);
     }
 
+    /// Goes on at a later position, whose lane has given `rows_total` rows by then: the frames between are lost to this
+    /// journal. What was in them is for the venue's numbering to miss. Events not taken yet are dropped.
+    pub fn go_on_at(&mut self, next: FramePos, rows_total: u64) {
+        self.rows_total = rows_total;
+        self.out.events.clear(next);
+        self.out.events.rows_total = rows_total;
+    }
+
     /// Lets the adapter act on the passing of time. Never called on replay. An adapter that panics here keeps its
     /// state, which a tick does not change, and asks for a new connection.
     pub fn tick(&mut self, now: Nanos) {

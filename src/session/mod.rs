@@ -152,7 +152,7 @@ impl Session {
         let detail = "the process ended while it was open";
         let mut left = CloseReason { kind: CloseKind::Shutdown, detail: detail.into() };
         while !*self.stop.borrow() {
-            let result = match self.bury(&left) {
+            let result = match self.intake.go_on_if_behind().and_then(|()| self.bury(&left)) {
                 Ok(()) => self.pump().await,
                 Err(failure) => Err(failure),
             };
@@ -554,6 +554,15 @@ impl Session {
     /// Once a second: the adapter's timers, the watchdogs, connections to be replaced, the status.
     fn on_tick(&mut self) -> Result<(), journal::Error> {
         let now = now();
+        if self.intake.lane().progress.ahead().is_some() {
+            let detail = "the database is ahead of the journal".into();
+            let reason = CloseReason { kind: CloseKind::Rotation, detail };
+            for conn in Conn::ALL {
+                self.end(conn, &reason)?;
+            }
+            self.intake.go_on_if_behind()?;
+            self.bury(&reason)?;
+        }
         self.intake.decoder().tick(now);
         let mut all = Subscriptions::default();
         let (mut problems, mut reasons) = (Vec::new(), Vec::new());

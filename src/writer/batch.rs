@@ -134,13 +134,6 @@ fn range_from<R: Row>(events: &Events, frame: u32) -> Range<usize> {
     list.partition_point(|row| row.frame() < frame)..list.len()
 }
 
-/// Rows of a chunk from a frame on.
-pub(super) fn rows_from(events: &Events, frame: u32) -> usize {
-    range_from::<Trade>(events, frame).len()
-        + range_from::<Level>(events, frame).len()
-        + range_from::<Quote>(events, frame).len()
-}
-
 /// The frame a note belongs to.
 pub(super) fn note_frame(note: &Note) -> u32 {
     match note {
