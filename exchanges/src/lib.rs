@@ -6,6 +6,7 @@
 pub mod adapter;
 mod backfill;
 pub mod book;
+mod book_code;
 mod by_symbol;
 pub mod checksum;
 pub mod config;
@@ -30,6 +31,7 @@ pub mod sequence;
 pub mod subscription;
 pub mod symbols;
 pub mod time;
+pub mod top_book;
 mod trades;
 mod unnumbered;
 pub mod venue;

@@ -23,7 +23,7 @@ use crate::{
 pub struct Session {
     /// The connection.
     pub connection: Connection,
-    copies: [Statement; 3],
+    copies: [Statement; Table::COUNT],
     watermarks: Statement,
     sessions: Statement,
     rejects: Statement,
@@ -31,7 +31,7 @@ pub struct Session {
     ends: Statement,
     channels: Statement,
     /// Widths of partitions in seconds by table, on plain PostgreSQL.
-    pub widths: Option<[i64; 3]>,
+    pub widths: Option<[i64; Table::COUNT]>,
     /// Partitions known to exist, by table and start. At most one a bucket of the rows this session has seen.
     partitions: RefCell<HashSet<(Table, i64)>>,
     /// Channels known to be in `audit.channels`. At most one an instrument and table this session has written.
@@ -113,11 +113,12 @@ impl Session {
     /// # Errors
     ///
     /// [`store::Error::Server`], [`store::Error::Timeout`].
-    pub async fn new(connection: Connection, widths: Option<[i64; 3]>) -> Result<Self, store::Error> {
+    pub async fn new(connection: Connection, widths: Option<[i64; Table::COUNT]>) -> Result<Self, store::Error> {
         let limit = connection.timeout();
         let prepare = async |sql: &str| within("prepare", limit, connection.client.prepare(sql)).await;
-        let [trades, levels, quotes] = Table::ALL.map(Table::copy_sql);
-        let copies = [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?];
+        let [trades, levels, quotes, books] = Table::ALL.map(Table::copy_sql);
+        let copies =
+            [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?, prepare(&books).await?];
         let watermarks = prepare(WATERMARKS).await?;
         let sessions = prepare(SESSIONS).await?;
         let rejects = prepare(REJECTS).await?;
