@@ -178,9 +178,11 @@ BEGIN
                snap.time IS NOT NULL OR CASE s.side WHEN 1 THEN base.bids_exact ELSE base.asks_exact END IS NOT NULL
                    AS is_bound,
                ARRAY(SELECT b.price FROM began b WHERE b.side = s.side AND b.is_exact ORDER BY b.price * -s.side) AS prices,
-               -- Each price that came anew may have pushed one out.
+               -- Each price that came anew above the last may have pushed one out.
                CASE WHEN is_cut THEN (SELECT count(DISTINCT c.price) FROM changes c
                                       WHERE c.side = s.side AND c.pos >= 0 AND c.qty <> 0
+                                        AND c.price * -s.side < (SELECT max(b.price * -s.side) FROM began b
+                                                                 WHERE b.side = s.side AND b.is_exact)
                                         AND NOT EXISTS (SELECT FROM began b WHERE b.side = s.side AND b.price = c.price))
                     ELSE 0 END AS pushed
         FROM (VALUES (1::smallint), ((-1)::smallint)) s (side)
