@@ -47,6 +47,8 @@ pub(super) enum Body {
         /// Ask price.
         ask: Option<Decimal>,
     },
+    /// The best levels of a book, whole.
+    Book,
 }
 
 /// A level of a book.
@@ -205,6 +207,7 @@ impl Fields<'_> {
                 _ => None,
             }),
             Table::Quotes => Body::Quote { bid: number(3), ask: number(5) },
+            Table::OrderBooks => Body::Book,
         };
         let flags = u16::try_from(integer(tail)?).unwrap_or(u16::MAX);
         Ok(Stored {

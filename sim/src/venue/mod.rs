@@ -177,6 +177,7 @@ impl Venue {
             symbols: self.symbols.iter().map(|symbol| symbol.name.to_owned()).collect(),
             channels,
             book_depth: depth,
+            order_books: None,
         }
     }
 
