@@ -11,7 +11,7 @@ use std::{
 use tapeway_exchanges::{event::Events, ids::FramePos, venue::VenueSpec};
 use tokio::sync::Notify;
 
-use crate::{metrics::SessionMetrics, queue::Queue};
+use crate::{journal::disk::Disk, metrics::SessionMetrics, queue::Queue};
 
 /// One lane: what its session (producer) and its writer (consumer) share.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Lane {
     /// Identity of the lane's journal folder, made when the folder was made. A new folder starts positions
     /// anew, so the database keys its watermark by this too.
     pub journal_id: u128,
+    /// The disk that has the lane's journal.
+    pub disk: Arc<dyn Disk>,
     /// The lane's journal folder.
     pub dir: PathBuf,
     /// How far it has come. Made by the lane's journal.

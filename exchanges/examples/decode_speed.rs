@@ -11,6 +11,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 use tapeway_exchanges::{
     adapter::{At, LanePlan},
+    conn::Conn,
     decoder::Decoder,
     event::{Channel, Events},
     ids::{FramePos, Nanos},
@@ -48,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let open = args.next().is_some_and(|word| word == "books").then(|| {
         let mut decoder = Decoder::new(spec, FramePos::FIRST);
         for (received, kind, bytes) in &inputs {
-            let at = At { pos: decoder.next(), received: Nanos(*received) };
+            let at = At { pos: decoder.next(), received: Nanos(*received), conn: Conn::First };
             decoder.apply(at, *kind, &mut bytes.clone());
         }
         let plan = LanePlan {
@@ -75,7 +76,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (received, kind, bytes) in &inputs {
             buffer.clear();
             buffer.extend_from_slice(bytes);
-            decoder.apply(At { pos: decoder.next(), received: Nanos(*received) }, *kind, &mut buffer);
+            decoder.apply(
+                At { pos: decoder.next(), received: Nanos(*received), conn: Conn::FIRST },
+                *kind,
+                &mut buffer,
+            );
             if decoder.events().rows() > 4_096 {
                 spare = decoder.swap_events(spare);
                 rows += black_box(&spare).rows();

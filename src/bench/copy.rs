@@ -70,7 +70,7 @@ impl Script {
             lanes.resize(lanes.len().max(nr + 1), None);
             lanes[nr].get_or_insert_with(|| lane.clone());
             let instruments = events.symbols.iter().map(|symbol| numbers[&(lane.venue.name, symbol.clone())]).collect();
-            building.push(piece(lane, nr, events, instruments), Instant::now());
+            building.push(piece(lane, nr, events, instruments), Instant::now().into());
             if building.is_full(&limits) {
                 files.add(building.take())?;
             }

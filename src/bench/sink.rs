@@ -77,6 +77,7 @@ pub(super) fn without_journal(lane: &Lane) -> Lane {
         name: lane.name.clone(),
         venue: lane.venue,
         journal_id: rand::random(),
+        disk: lane.disk.clone(),
         dir: PathBuf::from("/nonexistent"),
         progress: Arc::new(Progress::default()),
         rows: Rows::default(),

@@ -173,6 +173,8 @@ pub struct Venue {
     pub order_books: Option<OrderBooks>,
     /// At least this many lanes.
     pub lanes_min: usize,
+    /// Connections of each lane: 1 or 2.
+    pub redundancy: u32,
     /// WebSocket base URL.
     pub ws_url: String,
     /// REST base URL.

@@ -7,7 +7,7 @@ use tapeway_exchanges::{
     decoder::Decoder,
     event::{Events, Flags, Note},
     ids::Nanos,
-    input::Kind,
+    input::Origin,
 };
 use tokio::task::block_in_place;
 use tracing::{info, warn};
@@ -21,7 +21,7 @@ use crate::{
 
 /// One lane's journal and decoder, and the way to its queue.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub struct Intake {
     lane: Arc<Lane>,
     journal: LaneJournal,
     decoder: Decoder,
@@ -34,7 +34,7 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Joins a recovered journal and the decoder that stands at its end.
-    pub(super) fn new(
+    pub fn new(
         lane: Arc<Lane>,
         journal: LaneJournal,
         decoder: Decoder,
@@ -51,11 +51,12 @@ impl Intake {
     /// # Errors
     ///
     /// The journal could not take it; then it was not decoded either.
-    pub(super) fn take(&mut self, kind: Kind, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
-        let pos = self.journal.append(kind, received, bytes)?;
+    pub fn take(&mut self, origin: impl Into<Origin>, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
+        let Origin { kind, conn } = origin.into();
+        let pos = self.journal.append((kind, conn), received, bytes)?;
         self.scratch.clear();
         self.scratch.extend_from_slice(bytes);
-        self.decoder.apply(At { pos, received }, kind, &mut self.scratch);
+        self.decoder.apply(At { pos, received, conn }, kind, &mut self.scratch);
         if self.scratch.capacity() > SCRATCH_BYTES_KEPT {
             self.scratch = Vec::new();
         }
@@ -69,18 +70,18 @@ impl Intake {
     /// # Errors
     ///
     /// The journal has no room, or cannot be written.
-    pub(super) fn begin(&mut self) -> Result<(), journal::Error> {
+    pub fn begin(&mut self) -> Result<(), journal::Error> {
         block_in_place(|| self.journal.begin(&self.decoder.state()))
     }
 
     /// Whether the chunk is large enough to be handed on without waiting for more.
-    pub(super) fn is_chunk_full(&self) -> bool {
+    pub fn is_chunk_full(&self) -> bool {
         let events = self.decoder.events();
         events.rows() >= self.chunk_rows_max || events.received.len() >= CHUNK_FRAMES_MAX
     }
 
     /// Whether frames wait to be flushed.
-    pub(super) fn is_chunk_empty(&self) -> bool {
+    pub fn is_chunk_empty(&self) -> bool {
         self.decoder.events().is_empty()
     }
 
@@ -89,12 +90,15 @@ impl Intake {
     /// # Errors
     ///
     /// The journal could not write; the events are not handed on.
-    pub(super) fn flush(&mut self) -> Result<(), journal::Error> {
+    pub fn flush(&mut self) -> Result<(), journal::Error> {
         if self.decoder.events().is_empty() {
             return Ok(());
         }
         self.journal.flush()?;
         let chunk = self.decoder.swap_events(self.lane.queue.spare());
+        let repeats = self.decoder.take_repeats();
+        self.metrics.repeats_dropped.increment(repeats.dropped);
+        self.metrics.holes_filled.increment(repeats.filled);
         self.account(&chunk);
         self.lane.offer(chunk, &self.metrics);
         self.roll_if_due()
@@ -106,7 +110,7 @@ impl Intake {
     /// # Errors
     ///
     /// The disk refused; the next start recovers what is there.
-    pub(super) fn seal(&mut self) -> Result<(), journal::Error> {
+    pub fn seal(&mut self) -> Result<(), journal::Error> {
         self.flush()?;
         block_in_place(|| match self.journal.roll(&self.decoder.state()) {
             Err(journal::Error::Full { .. } | journal::Error::TooLong { .. }) => self.journal.seal(),
@@ -115,29 +119,36 @@ impl Intake {
     }
 
     /// What it was made of, for another session of this lane.
-    pub(super) fn into_parts(self) -> (LaneJournal, Decoder) {
+    pub fn into_parts(self) -> (LaneJournal, Decoder) {
         (self.journal, self.decoder)
     }
 
     /// Whether a journal that was full takes frames again. Tries to write what waits, and lets retention have the
     /// segment if everything in it is committed.
-    pub(super) fn has_room(&mut self) -> bool {
-        let result = self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due());
-        result.is_ok() && !self.journal.is_full()
+    ///
+    /// # Errors
+    ///
+    /// The journal is lost: it will never have room.
+    pub fn has_room(&mut self) -> Result<bool, journal::Error> {
+        match self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due()) {
+            Ok(()) => Ok(!self.journal.is_full()),
+            Err(journal::Error::Full { .. }) => Ok(false),
+            Err(lost) => Err(lost),
+        }
     }
 
     /// The decoder, for its actions, ticks and subscriptions.
-    pub(super) fn decoder(&mut self) -> &mut Decoder {
+    pub fn decoder(&mut self) -> &mut Decoder {
         &mut self.decoder
     }
 
     /// The session's metrics.
-    pub(super) fn metrics(&self) -> &SessionMetrics {
+    pub fn metrics(&self) -> &SessionMetrics {
         &self.metrics
     }
 
     /// The lane.
-    pub(super) fn lane(&self) -> &Arc<Lane> {
+    pub fn lane(&self) -> &Arc<Lane> {
         &self.lane
     }
 

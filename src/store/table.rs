@@ -7,7 +7,7 @@ use tapeway_exchanges::event::Channel;
 use crate::config::{Database, TablePolicy};
 
 /// A table of events in schema `market_data`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Table {
     /// Trades.
     Trades,

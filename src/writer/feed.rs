@@ -14,7 +14,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tapeway_exchanges::{
@@ -22,6 +22,7 @@ use tapeway_exchanges::{
     ids::{FramePos, Micros},
     symbols::Symbol,
 };
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::batch::{LeftOut, Piece, Why, rows_from};

@@ -8,12 +8,14 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tapeway::{
+    journal::disk::RealDisk,
     lane::{Lane, Progress, Rows},
     queue::Queue,
     store, writer,
 };
 use tapeway_exchanges::{
     adapter::{At, CloseKind, CloseReason, LanePlan},
+    conn::Conn,
     decoder::Decoder,
     event::{Channel, Events},
     ids::{FramePos, Nanos},
@@ -229,7 +231,7 @@ fn play(wire: &Wire, rng: &mut StdRng) -> (Events, Story) {
     let mut decoder = Decoder::new(spec, FramePos::FIRST);
     let mut story = Story::default();
     let mut input = |kind: Kind, mut bytes: Vec<u8>, time: i64| {
-        let at = At { pos: decoder.next(), received: Nanos((time + 700) * 1_000) };
+        let at = At { pos: decoder.next(), received: Nanos((time + 700) * 1_000), conn: Conn::First };
         decoder.apply(at, kind, &mut bytes);
         decoder.actions().clear();
     };
@@ -297,6 +299,7 @@ fn lane(venue: &str) -> Arc<Lane> {
         venue: venue::find(venue).unwrap(),
         journal_id: 7,
         dir: "/nonexistent".into(),
+        disk: Arc::new(RealDisk),
         progress: Arc::new(Progress::default()),
         rows: Rows::default(),
         queue: Queue::new(8),

@@ -10,12 +10,14 @@ use std::{
 use rust_decimal::Decimal;
 use tapeway::{
     config::{Pin, Writer},
+    journal::disk::RealDisk,
     lane::{Lane, Progress, Rows},
     queue::Queue,
 };
 use tapeway_exchanges::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
     config::Limits,
+    conn::{Conn, Conns},
     error::FrameError,
     event::{Channel, Events, Flags, Level, Quote, Side, Trade},
     ids::{FramePos, Micros, Nanos, SymbolIx},
@@ -98,8 +100,12 @@ impl Adapter for Acme {
         Ok(())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
+    fn subscriptions(&self, _: Conn) -> &Subscriptions {
         &self.subscriptions
+    }
+
+    fn open(&self) -> Conns {
+        Conns::NONE
     }
 }
 
@@ -113,6 +119,7 @@ pub(crate) fn lane(name: &str, journal_id: u128, chunks_max: usize) -> Arc<Lane>
         name: name.into(),
         venue: &ACME,
         journal_id,
+        disk: Arc::new(RealDisk),
         dir: PathBuf::from("/nonexistent"),
         progress: Arc::new(Progress::default()),
         rows: Rows::default(),

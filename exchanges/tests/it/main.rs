@@ -17,3 +17,4 @@ mod purity;
 mod resume;
 mod robustness;
 mod top_books;
+mod twins;

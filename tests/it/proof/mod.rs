@@ -16,6 +16,14 @@
 //! TAPEWAY_PROOF_RECHECK=<what was left there>        only compare again what an earlier run left
 //! TAPEWAY_BINARY=<path>                              the daemon, instead of this build's
 //! ```
+//!
+//! The hour, with daemon, venues and comparison all in release (the comparison takes minutes, not a quarter of an hour):
+//!
+//! ```text
+//! TAPEWAY_PROOF_SECONDS=3600 TAPEWAY_PROOF_RATE=24000 TAPEWAY_PROOF_KILLS=105 TAPEWAY_PROOF_CRASHES=32 \
+//! TAPEWAY_PROOF_CUTS=52 TAPEWAY_PROOF_VENUE_CUTS=22 TAPEWAY_PROOF_KEEP=/var/tmp/chaos \
+//! cargo test --release --test it proof::every_journaled_frame_is_in_timescaledb -- --nocapture
+//! ```
 
 use std::{
     fmt::Write as _,

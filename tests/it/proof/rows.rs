@@ -234,6 +234,7 @@ fn lanes(journal: &Journal, (cluster, database): (&Cluster, &str)) -> Vec<Journa
             name: identity.lane.clone(),
             venue: venue::find(&identity.venue).unwrap(),
             journal_id: identity.journal_id,
+            disk: lane_journal.disk(),
             dir: lane_journal.dir().into(),
             progress: lane_journal.progress(),
             rows: Rows::default(),
