@@ -516,7 +516,7 @@ impl Truth {
                 events.trades.iter().map(|row| Row::of_trade(row, index(row.symbol), received.0)).collect(),
                 events.levels.iter().map(|row| Row::of_level(row, index(row.symbol), received.0)).collect(),
                 events.quotes.iter().map(|row| Row::of_quote(row, index(row.symbol), received.0)).collect(),
-                Vec::new(),
+                events.top_books.iter().map(|row| Row::of_top_book(row, index(row.symbol), received.0)).collect(),
             ],
             ..Self::default()
         };

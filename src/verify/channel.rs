@@ -183,7 +183,7 @@ impl<'a> Passing<'a> {
         self.frame.has_last |= row.flags.has(Flags::LAST_IN_FRAME);
         self.order(&row);
         match &row.body {
-            Body::Trade { .. } | Body::Book => {}
+            Body::Trade { .. } => {}
             Body::Level(Some(level)) => self.frame.levels.push((row.flags, *level)),
             Body::Level(None) => self.damage(&row, "unreadable_level", "side, price or qty is none".into()),
             Body::Quote { bid, ask } => self.quote(&row, *bid, *ask),
@@ -199,8 +199,6 @@ impl<'a> Passing<'a> {
                 (level.and_then(|level| level.seq), is_exempt)
             }
             Body::Quote { .. } => (None, row.flags.has(Flags::VENUE_TIME_BAD)),
-            // Its time is a moment of the grid; it comes with the first change after that.
-            Body::Book => (None, true),
         };
         if is_exempt {
             return;
