@@ -18,7 +18,7 @@ use crate::{
     conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel, Flags, Side},
-    ids::{Nanos, SymbolIx},
+    ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
     json::{Items, Json, View},
     lane_conns::LaneConns,
@@ -94,6 +94,9 @@ struct Lane {
 struct Market {
     book: BookState,
     trades: TradeIds,
+    /// Time of the last quote, and the connection it came by.
+    #[serde(default)]
+    quoted: Option<(Micros, Conn)>,
 }
 
 impl Kraken {
@@ -120,6 +123,9 @@ impl Kraken {
                 self.resyncs[conn].want(symbol, at.received);
             }
             market.trades.interrupt(out, symbol, via, cause);
+            if via.others().is_empty() {
+                market.quoted = None;
+            }
         }
         self.lane.conns.on_close(conn);
         self.subscriptions[conn].clear();
@@ -324,6 +330,18 @@ impl Adapter for Kraken {
     }
 }
 
+impl Market {
+    /// Whether a quote is one that the other connection has not brought: quotes have no number, and both connections
+    /// bring them in the order of their times.
+    fn is_news(&mut self, conn: Conn, time: Micros) -> bool {
+        let is_news = self.quoted.is_none_or(|(last, by)| by == conn || time > last);
+        if is_news {
+            self.quoted = Some((time, conn));
+        }
+        is_news
+    }
+}
+
 impl Lane {
     /// The request for what is missing of an instrument's trades.
     fn request(&mut self, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
@@ -359,7 +377,12 @@ impl Frame<'_> {
             Message::Trades { is_snapshot, trades } => self.on_trades(is_snapshot, trades),
             Message::Quotes(mut quotes) => quotes.try_for_each(|item| {
                 let symbol = self.delivered(Channel::Quotes, item.need_text("symbol")?)?;
-                self.out.push_quote(wire::quote(self.at, symbol, item)?);
+                let quote = wire::quote(self.at, symbol, item)?;
+                if self.lane.markets.entry(symbol).is_news(self.at.conn, quote.time) {
+                    self.out.push_quote(quote);
+                } else {
+                    self.out.repeats.dropped += 1;
+                }
                 Ok(())
             }),
             Message::Answer(answer) => self.on_answer(&answer),
