@@ -41,6 +41,7 @@ fn head(page: &mut String, report: &Report) {
         page,
         format_args!("<p class=\"range\">{} &ndash; {} UTC</p></header>\n", plain(&report.from), plain(&report.to)),
     );
+    put(page, format_args!("<p class=\"headline\">{}.</p>\n", Escaped(&capital(&report.headline()))));
     let days = || report.channels.iter().flat_map(|channel| &channel.days);
     let sum = |value: fn(&DayReport) -> u64| days().map(value).sum::<u64>();
     let damage = sum(|day| day.silent + day.lost + day.surplus + day.altered_hours + day.doubled + day.malformed);
