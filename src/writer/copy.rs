@@ -124,6 +124,10 @@ impl Connect for Postgres {
 }
 
 impl Link for Session {
+    fn server(&self) -> Option<&Connection> {
+        Some(&self.connection)
+    }
+
     fn widths(&self) -> Option<[i64; 3]> {
         self.widths
     }
@@ -320,4 +324,4 @@ SET state = e.state, healed_rows = g.healed_rows + e.rows, last_missing = coales
 FROM unnest($1::int[], $2::bigint[], $3::int[], $4::text[], $5::bigint[], $6::bigint[], $7::timestamptz[],
             $8::text[], $9::timestamptz[])
     AS e (lane_id, frame_pos, ordinal, state, rows, last_missing, until, detail, closed_at)
-WHERE g.lane_id = e.lane_id AND g.frame_pos = e.frame_pos AND g.ordinal = e.ordinal";
+WHERE g.lane_id = e.lane_id AND g.frame_pos = e.frame_pos AND g.ordinal = e.ordinal AND g.state <> 'healed'";

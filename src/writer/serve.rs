@@ -15,11 +15,12 @@ use tokio::{task::yield_now, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{
-    batch::{Encoder, Piece, Poison, Sealed, refused_row},
+    batch::{Encoder, Piece, Poison, Sealed, refused_rows},
     bisect::Bisect,
     feed::{Claim, Feed},
     link::{Connect, Link},
     shard::{Shard, is_committed},
+    takeover::Seam,
     transaction::{self, Failure},
 };
 use crate::store::{instruments::InstrumentId, table::Table, watermark::LaneId};
@@ -67,6 +68,12 @@ impl<C: Connect> Shard<C> {
                     self.settle(link, flight.await).await?;
                 }
                 self.register(link).await?;
+            }
+            if self.has_seam() {
+                if let Some(flight) = in_flight.take() {
+                    self.settle(link, flight.await).await?;
+                }
+                self.settle_seams(link).await?;
             }
             let pieces = self.numbered();
             let scratch = std::mem::take(&mut self.scratch);
@@ -185,7 +192,13 @@ impl<C: Connect> Shard<C> {
                 continue;
             }
             let lane_id = link.lane_id(venue, name, feed.lane.journal_id).await?;
-            feed.claimed(lane_id, &link.watermark(lane_id).await?);
+            let watermark = link.watermark(lane_id).await?;
+            let lost = feed.lane.progress.is_behind(watermark.next, watermark.rows_total + watermark.rejected);
+            let seam = match link.server() {
+                Some(server) => Seam::read(server, lane_id, &watermark, lost).await?,
+                None => None,
+            };
+            feed.claimed(lane_id, &watermark, seam);
         }
         self.publish();
         Ok(())
@@ -199,7 +212,7 @@ impl<C: Connect> Shard<C> {
                 // Everything committed: none of its chunks is under way.
                 Claim::Held(_) => feed.is_drained() && is_committed(&feed.lane),
                 Claim::Unclaimed => is_committed(&feed.lane),
-                Claim::Standby | Claim::Refused(_) => true,
+                Claim::Standby => true,
             };
             if feed.is_leaving && is_free {
                 if matches!(feed.claim, Claim::Held(_)) {
@@ -250,6 +263,24 @@ impl<C: Connect> Shard<C> {
         Ok(())
     }
 
+    /// Whether the gathered chunks hold what other owners of their lanes may have written.
+    fn has_seam(&mut self) -> bool {
+        let is_known = self.knows_instruments();
+        assert!(is_known, "instruments are registered before rows are held against the database");
+        let feeds = &mut self.feeds;
+        self.building.pieces_mut().iter().any(|piece| feed_of(feeds, piece).has_seam_in(piece))
+    }
+
+    /// Leaves out what other owners wrote. Chunks lose rows here: when the connection fails they are read again.
+    async fn settle_seams(&mut self, link: &C::Link) -> Result<(), Failure> {
+        if let Some(server) = link.server() {
+            for piece in self.building.pieces_mut() {
+                feed_of(&mut self.feeds, piece).settle_seam(server, piece).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The gathered chunks, with their instruments' numbers.
     fn numbered(&mut self) -> Vec<Piece> {
         let is_known = self.knows_instruments();
@@ -296,7 +327,7 @@ impl<C: Connect> Shard<C> {
             Ok(()) => {
                 error!(
                     shard = self.index,
-                    refused = sealed.refused.len(),
+                    refused = sealed.refused.iter().map(|refused| refused.rows).sum::<u64>(),
                     took = ?begun.elapsed(),
                     "rows refused by the database are in audit.rejects; the rest of the batch is committed"
                 );
@@ -328,9 +359,9 @@ impl<C: Connect> Shard<C> {
         drop(state);
         let mut refused: HashMap<(LaneId, Table), u64> = HashMap::new();
         for row in &sealed.refused {
-            *refused.entry((row.lane_id, row.table)).or_default() += 1;
+            *refused.entry((row.lane_id, row.table)).or_default() += row.rows;
             if let Some(feed) = self.feeds.iter().find(|feed| feed.claim == Claim::Held(row.lane_id)) {
-                feed.metrics.rejected(row.reason, 1);
+                feed.metrics.rejected(row.reason, row.rows);
             }
         }
         for piece in sealed.pieces {
@@ -363,18 +394,20 @@ async fn poison(link: &impl Link, sealed: &Sealed) -> Result<Poison, Failure> {
     // A partition that was dropped meanwhile is made again when the batch is written; here the rows need it too.
     link.forget_partitions();
     link.ensure_partitions(sealed).await?;
-    let mut poison = Poison::default();
+    let (mut poison, mut tries) = (Poison::default(), ISOLATE_TRIES_MAX);
     for (table, order) in Table::ALL.into_iter().zip(&sealed.orders) {
-        let mut search = Bisect::new(order.len());
+        let mut search = Bisect::new(order.len(), tries);
         while let Some(range) = search.next() {
             match transaction::probe(link, sealed, table, &order[range]).await? {
                 Ok(()) => search.accepted(),
-                Err(why) => search.refused(why),
+                Err((why, at)) => search.refused(why, at),
             }
         }
-        for (row, why) in search.into_found() {
-            poison.refused.push(refused_row(&sealed.pieces, table, order[row], &why));
-            poison.rows.insert((table, order[row]));
+        tries = search.tries_left();
+        for (range, why) in search.into_found() {
+            let rows = &order[range];
+            poison.refused.extend(refused_rows(&sealed.pieces, table, rows, &why));
+            poison.rows.extend(rows.iter().map(|row| (table, *row)));
         }
     }
     Ok(poison)
@@ -414,6 +447,9 @@ async fn encode(encoder: &mut Option<Encoder>) {
     }
 }
 
+/// Tries to find single refused rows in one batch: a second or two. A batch with more bad rows than that finds is refused
+/// in pieces.
+const ISOLATE_TRIES_MAX: usize = 1_000;
 /// Rows encoded between two looks at the connection: about a quarter of a millisecond.
 const ROWS_PER_SLICE: usize = 1_024;
 /// How often lanes that are not claimed are tried again.

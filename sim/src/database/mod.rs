@@ -551,7 +551,8 @@ impl Link for SimLink {
             next: FramePos::new(mark.next),
             rows_total: mark.rows,
             rejected: mark.rejected,
-            elsewhere: elsewhere.filter(|time| Some(*time) > mark.received),
+            last_received: mark.received,
+            elsewhere,
         })
     }
 

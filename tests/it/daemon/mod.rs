@@ -12,4 +12,5 @@ mod standby;
 mod stopping;
 mod subscriptions;
 mod tls;
+mod twins;
 mod world;
