@@ -41,6 +41,7 @@ fn head(page: &mut String, report: &Report) {
         page,
         format_args!("<p class=\"range\">{} &ndash; {} UTC</p></header>\n", plain(&report.from), plain(&report.to)),
     );
+    put(page, format_args!("<p class=\"headline\">{}.</p>\n", Escaped(&capital(&report.headline()))));
     let days = || report.channels.iter().flat_map(|channel| &channel.days);
     let sum = |value: fn(&DayReport) -> u64| days().map(value).sum::<u64>();
     let damage = sum(|day| day.silent + day.lost + day.surplus + day.altered_hours + day.doubled + day.malformed);
@@ -147,6 +148,16 @@ fn strip(page: &mut String, slices: &[Slice]) {
             slices.len().max(1)
         ),
     );
+    let most = slices.iter().map(|slice| slice.rows).max().unwrap_or(0);
+    let mut path = String::new();
+    for (from, to, height) in runs(slices, |slice| height(slice.rows, most)) {
+        if height > 0 {
+            put(&mut path, format_args!("M{from} {HEIGHT}V{}H{to}V{HEIGHT}Z", HEIGHT - height));
+        }
+    }
+    if !path.is_empty() {
+        put(page, format_args!("<path d=\"{path}\"/>"));
+    }
     for (from, to, mark) in runs(slices, |slice| slice.mark) {
         let class = match mark {
             Mark::Plain => continue,
@@ -158,18 +169,17 @@ fn strip(page: &mut String, slices: &[Slice]) {
             Mark::Damaged => "damaged",
         };
         let width = to - from;
-        put(page, format_args!("<rect class=\"{class}\" x=\"{from}\" width=\"{width}\" height=\"{HEIGHT}\">"));
+        // A wash over the whole height, and a band that bars cannot hide.
+        let wash = if mark == Mark::Outside { "" } else { " wash" };
+        put(page, format_args!("<rect class=\"{class}{wash}\" x=\"{from}\" width=\"{width}\" height=\"{HEIGHT}\">"));
         put(page, format_args!("<title>{} &ndash; {} {class}</title></rect>", clock(from), clock(to)));
-    }
-    let most = slices.iter().map(|slice| slice.rows).max().unwrap_or(0);
-    let mut path = String::new();
-    for (from, to, height) in runs(slices, |slice| height(slice.rows, most)) {
-        if height > 0 {
-            put(&mut path, format_args!("M{from} {HEIGHT}V{}H{to}V{HEIGHT}Z", HEIGHT - height));
+        if mark != Mark::Outside {
+            let top = HEIGHT - BAND;
+            put(
+                page,
+                format_args!("<rect class=\"{class}\" x=\"{from}\" y=\"{top}\" width=\"{width}\" height=\"{BAND}\"/>"),
+            );
         }
-    }
-    if !path.is_empty() {
-        put(page, format_args!("<path d=\"{path}\"/>"));
     }
     page.push_str("</svg>");
 }
@@ -309,10 +319,12 @@ fn put(page: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 const TABLE_HEAD: &str = "<thead><tr><th>instrument</th><th>channel</th><th>proof</th><th>day</th><th>verdict</th>\
 <th class=\"strip\"><span class=\"axis\"><span>00</span><span>06</span><span>12</span><span>18</span><span>24</span></span></th>\
-<th>expected</th><th>stored</th><th>healed</th><th>missing</th><th>gaps</th><th>unprov&shy;able</th><th>silent</th>\
-<th>lost</th><th>surplus</th><th>altered</th><th>doubled</th><th>dis&shy;order</th><th>crossed</th><th>holes</th></tr></thead><tbody>\n";
+<th>expected</th><th>stored</th><th>healed</th><th>missing</th><th>gaps</th><th>unprov.</th><th>silent</th>\
+<th>lost</th><th>surplus</th><th>altered</th><th>doubled</th><th>order</th><th>crossed</th><th>holes</th></tr></thead><tbody>\n";
 /// Height of a strip in its own units.
 const HEIGHT: usize = 22;
+/// Height of the band of a mark.
+const BAND: usize = 7;
 /// Findings shown on the page.
 const HTML_FINDINGS_MAX: usize = 1_000;
 
@@ -323,7 +335,7 @@ const STYLE: &str = "
 @media (prefers-color-scheme:dark){:root{--bg:#14171a;--fg:#e4e7ea;--dim:#929ba5;--line:#2b3138;--card:#1b1f24;--bar:#7f97b2;
 --good:#63d297;--warn:#f0b44c;--bad:#ff7a7f;--info:#b3a6ff;--goodbg:#173626;--warnbg:#3a2c0d;--badbg:#451a1d;--infobg:#2a2545;
 --gap:#b97a10;--heal:#23563b;--unp:#453c7d;--hole:#4a525b;--dam:#b3262c;--out:#1f2429}}
-*{box-sizing:border-box}body{margin:0 auto;padding:24px 28px 60px;max-width:1720px;background:var(--bg);color:var(--fg);
+*{box-sizing:border-box}body{margin:0 auto;padding:24px 28px 60px;max-width:1800px;background:var(--bg);color:var(--fg);
 font:14px/1.45 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}
 header{display:flex;gap:14px;align-items:baseline;flex-wrap:wrap}h1{font-size:24px;margin:0}h2{font-size:16px;margin:30px 0 8px}
 .range{margin:0;color:var(--dim);font-variant-numeric:tabular-nums}.headline{margin:8px 0 0;font-size:15px}.fine,.legend{color:var(--dim);font-size:12.5px}
@@ -337,12 +349,12 @@ header .badge{font-size:15px;padding:3px 14px;border-radius:14px}
 .legend{display:flex;flex-wrap:wrap;gap:6px 18px;align-items:center}.key{display:inline-block;width:18px;height:12px;margin-right:6px;border-radius:2px;vertical-align:-1px}
 .wide{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:8px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:4px 9px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}tr:last-child td,tr:last-child th{border-bottom:0}
-thead th{font-size:11.5px;font-weight:600;color:var(--dim);white-space:normal;vertical-align:bottom;background:var(--card)}
+th,td{padding:4px 7px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}tr:last-child td,tr:last-child th{border-bottom:0}
+thead th{font-size:11px;font-weight:600;color:var(--dim);white-space:normal;vertical-align:bottom;background:var(--card)}
 tbody th,.channels td:nth-child(-n+5),.channels th:nth-child(-n+5),.findings td,.findings th{text-align:left}
 .proof,.none{color:var(--dim)}td.warn{color:var(--warn);font-weight:600}td.bad{color:var(--bad);font-weight:700}
-td.strip,th.strip{min-width:300px;width:34%;padding:3px 6px}.axis{display:flex;justify-content:space-between}
-svg{display:block;width:100%;height:24px;background:var(--bg);border-radius:2px}svg path{fill:var(--bar)}
+td.strip,th.strip{min-width:240px;width:30%;padding:3px 6px}.axis{display:flex;justify-content:space-between}
+svg{display:block;width:100%;height:24px;background:var(--bg);border-radius:2px}svg path{fill:var(--bar)}.wash{fill-opacity:.4}
 .gap{fill:var(--gap);background:var(--gap)}.healed{fill:var(--heal);background:var(--heal)}.damaged{fill:var(--dam)}.key.damaged{background:var(--dam)}
 .unprovable{fill:var(--unp)}.key.unprovable{background:var(--unp)}.hole{fill:var(--hole);background:var(--hole)}.outside{fill:var(--out);background:var(--out)}
 .detail{white-space:normal;min-width:320px}.day{color:var(--dim)}code{font-family:ui-monospace,Menlo,Consolas,monospace}

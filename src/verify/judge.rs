@@ -81,11 +81,13 @@ impl Judged {
     fn gap(&mut self, scope: &Scope, gap: &GapRow, findings: &mut Findings) {
         let (since, until) = gap.span();
         let at = since.clamp(scope.from, scope.to - 1);
+        let owes_nothing = self.proof == "snapshot_only";
         let day = self.day(moment::day_of(at));
         day.healed += gap.healed_rows;
         let (severity, kind) = match gap.state.as_str() {
             "healed" => (Severity::Note, "gap_healed"),
-            "unprovable" => {
+            // Of a channel that owes nothing, an end that is still open tells nothing either.
+            "open" | "unprovable" if gap.state == "unprovable" || owes_nothing => {
                 day.unprovable += 1;
                 (Severity::Note, "gap_unprovable")
             }

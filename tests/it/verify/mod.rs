@@ -42,6 +42,9 @@ fn every_planted_damage_is_found_and_named_and_nothing_else_is() {
             };
             let named = found.findings().into_iter().find(|finding| is_named(finding));
             assert!(named.is_some(), "{flavor:?}: {name}: no {kind} of {place} in {:#}", found.report["findings"]);
+            if *kind == "rows_lost" {
+                recorded.page_shows(&found);
+            }
             recorded.restore();
         }
         let again = recorded.verify(&["--accept-gaps"]);
@@ -161,6 +164,30 @@ impl<'a> Recorded<'a> {
         let status = output.status.code().unwrap();
         assert!([0, 3, 4].contains(&status), "{}", process::all_of(&output));
         Verified { status, report: serde_json::from_slice(&output.stdout).unwrap() }
+    }
+
+    /// The page is one file, says what was found and has a strip for every channel and day.
+    fn page_shows(&self, verified: &Verified) {
+        let path = self.folder.path().join("report.html");
+        let arguments = ["verify", "--from", "yesterday", "--to", "tomorrow", "--database-url", &self.url, "--quiet"];
+        let out = ["--format", "html", "--out", path.to_str().unwrap()];
+        let output = tapeway(&[arguments.as_slice(), &out].concat());
+        assert_eq!(output.status.code(), Some(verified.status), "{}", process::all_of(&output));
+        let page = fs::read_to_string(&path).unwrap();
+        for elsewhere in ["src=", "href=", "url(", "@import", "<script"] {
+            assert!(!page.contains(elsewhere), "the page needs something from elsewhere: {elsewhere}");
+        }
+        let channels = verified.report["channels"].as_array().unwrap();
+        let days: usize = channels.iter().map(|channel| channel["days"].as_array().unwrap().len()).sum();
+        assert_eq!(page.matches("<svg ").count(), days);
+        assert!(page.contains("<rect class=\"damaged\""), "no strip shows the damage");
+        let text = tapeway(&arguments);
+        let text = String::from_utf8(text.stdout).unwrap();
+        assert!(text.ends_with("DAMAGED: something is missing, doubled or altered that nothing names; of 2 channels nothing can be proven\n"), "{text}");
+        for channel in channels {
+            let symbol = channel["symbol"].as_str().unwrap();
+            assert!(page.contains(symbol) && text.contains(symbol), "{symbol}");
+        }
     }
 
     /// Keeps a copy of every table that is damaged.
