@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod backoff;
+mod clock;
 pub mod connect;
 pub mod http;
 pub mod intake;
@@ -37,6 +38,7 @@ pub mod tls;
 mod watchdog;
 
 use backoff::Backoff;
+use clock::ClockSteps;
 use connect::{Dialer, WebSocket};
 use intake::Intake;
 use limiter::Limiter;
@@ -281,6 +283,7 @@ impl Session {
         // Connections that began together do not end together.
         let used = rand::rng().random_range(LIFETIME_USED);
         let rotate_at = Instant::now() + link.limits.lifetime.map_or(FOREVER, |lifetime| lifetime.mul_f64(used));
+        let mut clock = ClockSteps::new();
         let mut stop = self.stop.clone();
         loop {
             let actions = self.intake.decoder().actions();
@@ -328,6 +331,9 @@ impl Session {
                     }
                 }
                 _ = tick.tick() => {
+                    if let Some(detail) = clock.look() {
+                        return Ok(CloseReason { kind: CloseKind::Rotation, detail });
+                    }
                     if let Some(reason) = self.on_tick(&mut said) {
                         return Ok(reason);
                     }

@@ -187,6 +187,19 @@ impl Cluster {
         command
     }
 
+    /// Gives a folder to the server's user.
+    pub(crate) fn own(&self, folder: &Path) {
+        if is_root() {
+            // The way to it has to be open as well.
+            for above in folder.ancestors().skip(1).take_while(|above| *above != std::env::temp_dir()) {
+                let mut mode = fs::metadata(above).unwrap().permissions();
+                mode.set_mode(mode.mode() | 0o011);
+                fs::set_permissions(above, mode).unwrap();
+            }
+            self.must_run(Command::new("chown").arg("postgres").arg(folder));
+        }
+    }
+
     /// Folder of the Unix socket.
     pub(crate) fn socket_folder(&self) -> &Path {
         self.folder.as_path()
