@@ -152,6 +152,7 @@ impl Cluster {
             tables: BTreeMap::<String, TablePolicy>::new(),
             candles_refresh_every: Duration::from_secs(60),
             candles_refresh_window: Duration::from_secs(7_200),
+            audit_drop_after: None,
             metadata_every: Duration::from_secs(300),
         }
     }

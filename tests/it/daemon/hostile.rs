@@ -15,7 +15,10 @@ use tapeway::loopback::Venue;
 use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 
 use super::world::{Setup, World};
-use crate::process::{PATIENCE, all_of, tapeway, wait};
+use crate::{
+    process::{PATIENCE, all_of, tapeway, wait},
+    proof::rows,
+};
 
 #[test]
 fn whatever_a_venue_sends_is_named_and_the_rest_flows_on() {
@@ -119,7 +122,10 @@ fn whatever_a_venue_sends_is_named_and_the_rest_flows_on() {
     daemon.until_drained();
     let verified = tapeway(&["journal", "verify", "--dir", world.journal().to_str().unwrap()]);
     assert!(verified.status.success(), "{}", all_of(&verified));
-    world.finish_unproven(daemon);
+    let out_of_range = rejected("time_out_of_range", "");
+    daemon.stop();
+    let found = rows::difference(&world.journal(), (&world.cluster, &world.database));
+    assert_eq!((found.missing, found.surplus), (out_of_range, 0), "{found:?}");
 }
 
 fn trade(id: i64) -> String {

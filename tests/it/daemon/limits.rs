@@ -49,8 +49,9 @@ fn a_database_whose_disk_is_full_is_tried_again_while_the_journal_takes_it_up() 
 
 #[test]
 fn a_journal_that_may_not_be_written_stops_the_start_and_says_where() {
-    let Some(world) = World::new(Setup { venues: vec![SPOT], ..Setup::default() }) else { return };
-    let Some(disk) = Disk::mount(world.journal(), "64m") else { return };
+    let journal = "  segment_bytes_max: 1MiB\n  free_bytes_min: 0B\n";
+    let Some(world) = World::new(Setup { venues: vec![SPOT], journal, ..Setup::default() }) else { return };
+    let Some(disk) = Disk::mount(world.journal(), "128m") else { return };
     let mut daemon = world.start_recording();
     daemon.kill();
     disk.set_read_only(true);
@@ -118,7 +119,7 @@ fn a_clock_that_is_set_back_an_hour_begins_connections_anew_and_changes_no_row()
 fn a_thousand_reconnects_leave_nothing_behind() {
     const LANES: usize = 100;
     const ROUNDS: usize = 10;
-    let venue = "lanes_min: 100\nlimits:\n  connects: 100_000\n";
+    let venue = "lanes: 100\nlimits:\n  connects: 100_000\n";
     let setup = Setup { venues: vec![SPOT], symbols: LANES, venue, ..Setup::default() };
     let Some(world) = World::new(setup) else { return };
     let mut daemon = world.start_recording();
