@@ -220,6 +220,7 @@ fn database(url: &str) -> Database {
         tables: std::collections::BTreeMap::new(),
         candles_refresh_every: Duration::from_secs(3_600),
         candles_refresh_window: Duration::from_secs(7_200),
+        audit_drop_after: None,
         metadata_every: Duration::from_secs(300),
     }
 }

@@ -8,6 +8,10 @@ source scripts/lib.sh
 case ${1:-test} in
 build) install_missing "${BUILD_PACKAGES[@]}" ;;
 run) install_missing "${BUILD_PACKAGES[@]}" "${RUN_PACKAGES[@]}" ;;
-test) install_missing "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ;;
+test)
+    install_missing "${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+    find_cargo
+    install_cargo_deny
+    ;;
 *) die "usage: $0 [build|run|test]" ;;
 esac

@@ -4,7 +4,10 @@
 # What a build needs beside cargo, and what the tests and the demo need beside that.
 BUILD_PACKAGES=(ca-certificates gcc libc6-dev)
 RUN_PACKAGES=(postgresql-15 zstd)
-TEST_PACKAGES=("${RUN_PACKAGES[@]}" prometheus)
+TEST_PACKAGES=("${RUN_PACKAGES[@]}" git libfaketime prometheus)
+
+# The version whose folder name for the advisories scripts/advisories.sh makes.
+CARGO_DENY=0.20.2
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -59,6 +62,14 @@ install_missing() {
             [[ $package != prometheus || ! -d /run/systemd/system ]] || systemctl disable --quiet prometheus
         done
     ' || die "could not install ${missing[*]}"
+}
+
+# Installs cargo-deny unless it is there: about three and a half minutes of one core, once.
+install_cargo_deny() {
+    cargo deny --version >/dev/null 2>&1 && return 0
+    [[ -z ${TAPEWAY_NO_INSTALL:-} ]] || die "missing: cargo-deny (TAPEWAY_NO_INSTALL is set)"
+    say "installing cargo-deny $CARGO_DENY"
+    cargo install --quiet --locked --version "$CARGO_DENY" cargo-deny || die "could not install cargo-deny"
 }
 
 # Puts cargo on the PATH, looking where rustup puts it for this user and for the one who called sudo.

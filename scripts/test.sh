@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Everything a change has to pass: formatting, lints with warnings denied, every unit and integration test (which
+# Everything a change has to pass: formatting, licences and known vulnerabilities of what is built in, lints with warnings
+# denied, every unit and integration test (which
 # run promtool, a real Prometheus and real PostgreSQL servers of their own). Arguments go to `cargo test`.
 #
 # TAPEWAY_CORPUS names a folder of recordings; without it, tests over recordings say that they were skipped.
@@ -17,6 +18,9 @@ if command -v rustup >/dev/null; then
 fi
 
 cargo fmt --all --check
+cargo fmt --manifest-path fuzz/Cargo.toml --check
+scripts/advisories.sh
+cargo deny --offline check
 cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo test --workspace --locked "$@"
 cargo test --bench pieces --locked

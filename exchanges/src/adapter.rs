@@ -229,6 +229,20 @@ impl Actions {
     }
 }
 
+/// A text from a venue may be as long as its frame, which the journal has anyway.
+fn cut(mut text: String) -> String {
+    if text.len() > DETAIL_BYTES_MAX {
+        let at = (0..=DETAIL_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(at);
+        text.shrink_to_fit();
+        text.push('…');
+    }
+    text
+}
+
+/// Longest detail of a reject.
+const DETAIL_BYTES_MAX: usize = 1_024;
+
 /// Lengths of the lists of events before an input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
@@ -328,7 +342,7 @@ impl Outbox {
 
     /// Emits a reject: this input, or part of it, could not be decoded.
     pub fn push_reject(&mut self, error: &FrameError) {
-        let (frame, reason, detail) = (self.frame, error.reason(), error.to_string());
+        let (frame, reason, detail) = (self.frame, error.reason(), cut(error.to_string()));
         self.events.notes.push(Note::Reject(Reject { frame, reason, detail }));
     }
 

@@ -108,6 +108,27 @@ pub(super) fn needs_list(patterns: &[SymbolPattern]) -> bool {
     patterns.iter().any(|pattern| matches!(pattern, SymbolPattern::Glob(_)))
 }
 
+/// The symbols that `patterns` mean as far as that is known without the instrument list: exact ones as written, and of the
+/// `recorded` those that match a wildcard, by name.
+pub(super) fn remembered(patterns: &[SymbolPattern], recorded: &HashSet<String>) -> Vec<String> {
+    let mut symbols = resolve(patterns, &[], recorded);
+    let mut known: Vec<&String> = recorded.iter().filter(|symbol| !symbols.contains(symbol)).collect();
+    known.sort();
+    let is_match = |symbol: &str| {
+        patterns.iter().any(|pattern| match pattern {
+            SymbolPattern::Glob(glob) => WildMatch::new(glob).matches(symbol),
+            SymbolPattern::Exact(_) => false,
+        })
+    };
+    let matching: Vec<String> = known.into_iter().filter(|symbol| is_match(symbol)).cloned().collect();
+    // Nothing of the pattern is known: a start that must wait, as the first does.
+    if matching.is_empty() {
+        return Vec::new();
+    }
+    symbols.extend(matching);
+    symbols
+}
+
 /// The symbols that `patterns` mean: exact ones as written, wildcards by the instruments that trade, or are among the
 /// `recorded`: one that is halted is still there when it trades again. In the order of the patterns, then of the list;
 /// each once.

@@ -216,11 +216,17 @@ impl Daemon {
             before.abort();
         }
         let known = self.known.get(name).map_or(&[][..], Vec::as_slice);
+        let recorded = self.fleet.recorded(name);
         if known.is_empty() && directory::needs_list(&venue.symbols) {
-            info!(venue = name, "waits for the venue's instrument list: its symbols are patterns");
-            return Ok(());
+            let symbols = directory::remembered(&venue.symbols, &recorded);
+            info!(
+                venue = name,
+                remembered = symbols.len(),
+                "waits for the venue's instrument list: its symbols are patterns; meanwhile those that the journal remembers"
+            );
+            return if symbols.is_empty() { Ok(()) } else { self.fleet.arrange(venue, symbols, &link).await };
         }
-        let symbols = directory::resolve(&venue.symbols, known, &self.fleet.recorded(name));
+        let symbols = directory::resolve(&venue.symbols, known, &recorded);
         if symbols.is_empty() {
             warn!(venue = name, "no instrument that trades matches the configured symbols");
         }

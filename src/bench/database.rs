@@ -56,6 +56,7 @@ impl Target {
             tables: BTreeMap::new(),
             candles_refresh_every: Duration::from_secs(60),
             candles_refresh_window: Duration::from_secs(3 * 3_600),
+            audit_drop_after: None,
             metadata_every: Duration::from_secs(300),
         };
         let connection = Connector::new(&database, "bench")?.connect().await?;

@@ -116,6 +116,7 @@ fn database(url: &str) -> Database {
         tables: BTreeMap::new(),
         candles_refresh_every: Duration::from_secs(60),
         candles_refresh_window: Duration::from_secs(3 * 3_600),
+        audit_drop_after: None,
         metadata_every: Duration::from_secs(300),
     }
 }

@@ -268,6 +268,13 @@ pub(super) const DAEMON: &[Key] = &[
         "Wider costs more when old trades arrive.",
     ),
     key(
+        "database.audit_drop_after",
+        Kind::SpanOrNever { min: days(1), max: days(36_500) },
+        Some("365d"),
+        "Age at which rows of `audit.sessions` and `audit.rejects` are dropped for good. Gaps are kept for ever.",
+        "Why a row was refused, and when connections were open, is not known any more for days before that.",
+    ),
+    key(
         "database.metadata_every",
         Kind::Span { min: secs(60), max: days(7) },
         Some("5m"),

@@ -127,6 +127,8 @@ pub struct Database {
     pub candles_refresh_every: Duration,
     /// How far back a refresh looks.
     pub candles_refresh_window: Duration,
+    /// Age at which rows of `audit.sessions` and `audit.rejects` are dropped; `None` never. Gaps are kept for ever.
+    pub audit_drop_after: Option<Duration>,
     /// How often instrument metadata is fetched from the venues.
     pub metadata_every: Duration,
 }

@@ -145,6 +145,7 @@ fn database(values: &Values<'_>, problems: &mut Problems) -> Option<Database> {
         tables,
         candles_refresh_every: every,
         candles_refresh_window: window,
+        audit_drop_after: values.span_opt("database.audit_drop_after"),
         metadata_every: values.span("database.metadata_every"),
     })
 }

@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod backoff;
+mod clock;
 pub mod connect;
 pub mod http;
 pub mod intake;
@@ -41,6 +42,7 @@ mod slot;
 pub mod tls;
 mod watchdog;
 
+use clock::ClockSteps;
 use connect::{ConnectError, Dialer, WebSocket};
 use intake::Intake;
 use limiter::Limiter;
@@ -205,6 +207,7 @@ impl Session {
     async fn pump(&mut self) -> Result<(), journal::Error> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clock = ClockSteps::new();
         let mut stop = self.stop.clone();
         self.take_order();
         self.arrange();
@@ -235,7 +238,15 @@ impl Session {
                 () = sleep_until(send_at.unwrap_or(never)), if send_at.is_some() => self.send().await?,
                 answered = Requests::next(requests), if requests.is_some() => self.on_answer(answered)?,
                 () = changed(orders) => self.on_order()?,
-                _ = tick.tick() => self.on_tick()?,
+                _ = tick.tick() => {
+                    if let Some(detail) = clock.look() {
+                        let reason = CloseReason { kind: CloseKind::Rotation, detail };
+                        for conn in Conn::ALL {
+                            self.end(conn, &reason)?;
+                        }
+                    }
+                    self.on_tick()?;
+                }
                 () = stopped(&mut stop) => {
                     let reason = CloseReason { kind: CloseKind::Shutdown, detail: "told to stop".into() };
                     return self.stop_all(&reason).await;

@@ -1,4 +1,5 @@
-//! Policies from the configuration, made true in the database: chunk widths, columnstore, retention, candle refresh.
+//! Policies from the configuration, made true in the database: chunk widths, columnstore, retention, candle refresh, and
+//! what is kept of sessions and rejects.
 //!
 //! Each is compared with what the database has and changed only where it differs, so that running it
 //! again does nothing. On TimescaleDB its background jobs then do the work; on plain PostgreSQL
@@ -38,23 +39,48 @@ pub async fn reconcile(connection: &Connection, capabilities: &Capabilities, dat
     result
 }
 
-/// Creates partitions ahead of time and drops those past retention. Does nothing on TimescaleDB, whose own
-/// jobs do it. Call it every few minutes; a missed call is caught up by the next.
+/// Creates partitions ahead of time and drops those past retention, except on TimescaleDB, whose own jobs do it; and
+/// drops sessions and rejects past theirs. Call it every few minutes; a missed call is caught up by the next.
 ///
 /// # Errors
 ///
 /// [`Error::NotMigrated`], [`Error::Server`], [`Error::Timeout`]; calling it again goes on.
 pub async fn maintain(connection: &Connection, capabilities: &Capabilities, database: &Database) -> Result<(), Error> {
     match capabilities.layout {
-        None => Err(Error::NotMigrated),
-        Some(Layout::Hypertable) => Ok(()),
+        None => return Err(Error::NotMigrated),
+        Some(Layout::Hypertable) => {}
         Some(Layout::Partitioned) => {
             for table in Table::ALL {
                 partitions::maintain(connection, table, table.policy(database)).await?;
             }
-            Ok(())
         }
     }
+    match database.audit_drop_after {
+        Some(age) => forget_audit(connection, age).await,
+        None => Ok(()),
+    }
+}
+
+/// Drops sessions and rejects older than `age`, so many at once and at most so often that a call does not take long.
+async fn forget_audit(connection: &Connection, age: Duration) -> Result<(), Error> {
+    for (table, time) in [("sessions", "at"), ("rejects", "received")] {
+        let sql = format!(
+            "DELETE FROM audit.{table} WHERE ctid = ANY (ARRAY(
+                 SELECT ctid FROM audit.{table} WHERE {time} < now() - make_interval(secs => $1) LIMIT {AUDIT_ROWS_MAX}))"
+        );
+        let mut dropped = 0;
+        for _ in 0..AUDIT_TURNS_MAX {
+            let rows = connection.execute("drop old audit rows", &sql, &[&seconds(age)]).await?;
+            dropped += rows;
+            if rows < AUDIT_ROWS_MAX {
+                break;
+            }
+        }
+        if dropped > 0 {
+            info!(table, dropped, "old audit rows dropped");
+        }
+    }
+    Ok(())
 }
 
 async fn hypertable(
@@ -223,6 +249,10 @@ pub const CANDLES: [(&str, Duration); 7] = [
     ("ohlcv_1d", Duration::from_secs(86_400)),
 ];
 
+/// Audit rows dropped in one statement ...
+const AUDIT_ROWS_MAX: u64 = 10_000;
+/// ... and statements a call: more than a lane in trouble makes in the quarter of an hour between two calls.
+const AUDIT_TURNS_MAX: usize = 100;
 /// Buckets that a refresh covers at least.
 const REFRESH_BUCKETS_MIN: u32 = 3;
 

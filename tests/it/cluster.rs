@@ -152,6 +152,7 @@ impl Cluster {
             tables: BTreeMap::<String, TablePolicy>::new(),
             candles_refresh_every: Duration::from_secs(60),
             candles_refresh_window: Duration::from_secs(7_200),
+            audit_drop_after: None,
             metadata_every: Duration::from_secs(300),
         }
     }
@@ -185,6 +186,19 @@ impl Cluster {
             .arg(self.socket_folder())
             .args(["-p", &self.port.to_string()]);
         command
+    }
+
+    /// Gives a folder to the server's user.
+    pub(crate) fn own(&self, folder: &Path) {
+        if is_root() {
+            // The way to it has to be open as well.
+            for above in folder.ancestors().skip(1).take_while(|above| *above != std::env::temp_dir()) {
+                let mut mode = fs::metadata(above).unwrap().permissions();
+                mode.set_mode(mode.mode() | 0o011);
+                fs::set_permissions(above, mode).unwrap();
+            }
+            self.must_run(Command::new("chown").arg("postgres").arg(folder));
+        }
     }
 
     /// Folder of the Unix socket.

@@ -20,6 +20,8 @@ pub(crate) enum Cut {
     BeforeServer = 1,
     /// Let the server have it, then cut: its answer is lost.
     AfterServer = 2,
+    /// Let the server have it, then go [`mute`](Proxy::mute).
+    Mute = 3,
 }
 
 /// A proxy to a port of this machine.
@@ -29,6 +31,7 @@ pub(crate) struct Proxy {
     cut: Arc<AtomicU8>,
     cuts: Arc<AtomicUsize>,
     is_down: Arc<AtomicBool>,
+    is_mute: Arc<AtomicBool>,
     clients: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -40,6 +43,8 @@ impl Proxy {
         let (rule, count) = (cut.clone(), cuts.clone());
         let (is_down, clients) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (is_refusing, open) = (is_down.clone(), clients.clone());
+        let is_mute = Arc::new(AtomicBool::new(false));
+        let mute = is_mute.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
                 let Ok(client) = client else { return };
@@ -51,17 +56,18 @@ impl Proxy {
                 // Without a server behind it, the client sees its connection closed.
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
                 let (from_server, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-                let answers = thread::spawn(move || pass(from_server, to_client));
-                let (rule, count) = (rule.clone(), count.clone());
+                let silent = mute.clone();
+                let answers = thread::spawn(move || pass(from_server, to_client, &silent));
+                let (rule, count, mute) = (rule.clone(), count.clone(), mute.clone());
                 thread::spawn(move || {
-                    watch(&client, &server, &rule, &count);
+                    watch(&client, &server, (&rule, &count, &mute));
                     drop(client.shutdown(Shutdown::Both));
                     drop(server.shutdown(Shutdown::Write));
                     answers.join().unwrap();
                 });
             }
         });
-        Self { port, cut, cuts, is_down, clients }
+        Self { port, cut, cuts, is_down, is_mute, clients }
     }
 
     /// Cuts every connection and lets none through, until [`up`](Self::up): to its clients the server is gone.
@@ -70,6 +76,17 @@ impl Proxy {
         for client in self.clients.lock().unwrap().drain(..) {
             drop(client.shutdown(Shutdown::Both));
         }
+    }
+
+    /// Answers nothing more: connections are taken, what clients send reaches the server, and no answer comes back, on
+    /// these connections never again, on new ones until [`speak`](Self::speak).
+    pub(crate) fn mute(&self) {
+        self.is_mute.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers new connections again.
+    pub(crate) fn speak(&self) {
+        self.is_mute.store(false, Ordering::SeqCst);
     }
 
     /// The server is there again.
@@ -89,7 +106,7 @@ impl Proxy {
 }
 
 /// Passes on what the client sends, until it is to be cut.
-fn watch(mut client: &TcpStream, mut server: &TcpStream, rule: &AtomicU8, count: &AtomicUsize) {
+fn watch(mut client: &TcpStream, mut server: &TcpStream, (rule, count, mute): (&AtomicU8, &AtomicUsize, &AtomicBool)) {
     // `COMMIT` is sent as a simple query of its own, so it comes whole at the end of what is read.
     const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
     let mut buf = [0; 65_536];
@@ -108,15 +125,25 @@ fn watch(mut client: &TcpStream, mut server: &TcpStream, rule: &AtomicU8, count:
             drop(server.write_all(&buf[..len]));
             return;
         }
+        if cut == Cut::Mute as u8 {
+            count.fetch_add(1, Ordering::SeqCst);
+            mute.store(true, Ordering::SeqCst);
+        }
         if server.write_all(&buf[..len]).is_err() {
             return;
         }
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream) {
+fn pass(mut from: TcpStream, mut to: TcpStream, mute: &AtomicBool) {
     let mut buf = [0; 65_536];
+    let mut has_lost = false;
     while let Ok(len @ 1..) = from.read(&mut buf) {
+        // What follows a lost answer would be taken for that answer.
+        has_lost |= mute.load(Ordering::SeqCst);
+        if has_lost {
+            continue;
+        }
         if to.write_all(&buf[..len]).is_err() {
             return;
         }

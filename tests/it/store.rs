@@ -77,6 +77,36 @@ fn partitions(cluster: &Cluster, database: &str) -> String {
 }
 
 #[test]
+fn old_sessions_and_rejects_are_dropped_and_gaps_never() {
+    on_each(|cluster, _| {
+        let mut database = cluster.database("audit");
+        let capabilities = block_on(store::prepare(&database)).unwrap();
+        cluster.psql(
+            "audit",
+            "INSERT INTO audit.sessions SELECT 1, n, now() - n * interval '1 hour', true, 'url' FROM generate_series(1, 30000) n;
+             INSERT INTO audit.rejects SELECT 1, n, 'field', 'why', now() - n * interval '1 hour' FROM generate_series(1, 30000) n;
+             INSERT INTO audit.gaps (lane_id, frame_pos, ordinal, venue, cause, detected_at)
+                 SELECT 1, n, 0, 'acme', 'downtime', now() - n * interval '1 hour' FROM generate_series(1, 30000) n",
+        );
+        let counts = || {
+            ["sessions", "rejects", "gaps"]
+                .map(|table| cluster.psql("audit", &format!("SELECT count(*) FROM audit.{table}")).trim().to_owned())
+        };
+        let maintain = |database: &Database| {
+            block_on(async { store::policies::maintain(&connect(database).await, &capabilities, database).await })
+                .unwrap();
+        };
+        maintain(&database);
+        assert_eq!(counts(), ["30000", "30000", "30000"], "never, if nothing is said");
+        database.audit_drop_after = Some(Duration::from_secs(48 * 3_600 + 60));
+        maintain(&database);
+        assert_eq!(counts(), ["48", "48", "30000"]);
+        maintain(&database);
+        assert_eq!(counts(), ["48", "48", "30000"]);
+    });
+}
+
+#[test]
 fn changed_policies_are_made_true_on_timescaledb() {
     let Some(cluster) = Cluster::start(Flavor::Timescale) else { return };
     let policy =

@@ -9,6 +9,7 @@ use super::world::{Setup, World};
 use crate::{
     cluster::{Cluster, Flavor},
     process::{PATIENCE, lanes, sum, wait},
+    proxy::Cut,
 };
 
 #[test]
@@ -72,5 +73,38 @@ fn a_database_that_goes_away_under_load_is_seen_and_costs_nothing() {
         daemon.until_ready();
     }
     wait(PATIENCE, "reconnects are counted", || daemon.metrics().sum("tapeway_database_reconnects_total", &[]) >= 2.0);
+    world.finish(daemon);
+}
+
+/// The worst server is one that is there: it takes the connection and everything that is sent, and never answers. Here it
+/// falls silent in the middle of a COMMIT, which it carries out.
+#[test]
+fn a_database_that_takes_connections_and_never_answers_is_given_up_in_time_and_the_watermark_decides() {
+    let database = "  connect_timeout: 1s\n  statement_timeout: 2s\n";
+    let setup = Setup { venues: vec![Venue::BinanceSpot], database, ..Setup::default() };
+    let Some(world) = World::new(setup) else { return };
+    let mut daemon = world.start_recording();
+    for round in 1..=2 {
+        world.proxy.cut_next(Cut::Mute);
+        daemon.until("the silence is seen", |status| {
+            let writer = &status["writers"][0];
+            writer["is_database_up"] == false && writer["last_error"].to_string().contains("no answer within")
+        });
+        let timeouts = |daemon: &mut crate::process::Daemon| {
+            daemon.metrics().sum("tapeway_database_reconnects_total", &["reason=\"timeout\""])
+        };
+        let before = timeouts(&mut daemon);
+        wait(PATIENCE, "new connections are given up as well", || timeouts(&mut daemon) >= before + 2.0);
+        let before = sum(&daemon.until("it answers", |_| true), "appended");
+        daemon.until("it records on", |status| sum(status, "appended") > before + 100);
+        world.proxy.speak();
+        daemon.until_ready();
+        assert_eq!(world.proxy.cuts(), round, "a COMMIT was left without its answer");
+    }
+    // The same when it falls silent at any other moment.
+    world.proxy.mute();
+    daemon.until("the silence is seen", |status| status["writers"][0]["is_database_up"] == false);
+    world.proxy.speak();
+    daemon.until_ready();
     world.finish(daemon);
 }

@@ -1,10 +1,11 @@
 //! A journal without room: recording stops, loudly, before anything uncommitted is given up; and goes on by itself.
 
-use std::{fs, path::PathBuf, process::Command};
-
 use tapeway::{demo::truth, loopback::Venue};
 
-use super::world::{Setup, World};
+use super::{
+    mounted::Disk,
+    world::{Setup, World},
+};
 use crate::{
     cluster::block_on,
     process::{Daemon, PATIENCE, lane, wait},
@@ -76,28 +77,4 @@ fn until_full(world: &World, daemon: &mut Daemon) {
     assert!(code == 503 && text.contains("lane binance-spot.0: the journal is full"), "{text}");
     let table = daemon.table();
     assert!(table.lines().any(|line| line.starts_with("binance-spot.0") && line.contains("JOURNAL FULL")), "{table}");
-}
-
-/// A small file system in memory; unmounted when dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(folder: PathBuf, size: &str) -> Option<Self> {
-        fs::create_dir_all(&folder).unwrap();
-        let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&folder).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            other => {
-                println!("SKIPPED: a tmpfs cannot be mounted here: {other:?}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
 }

@@ -7,6 +7,9 @@ mod database;
 mod demo;
 mod faults;
 mod full;
+mod hostile;
+mod limits;
+mod mounted;
 mod reload;
 mod standby;
 mod stopping;
@@ -14,3 +17,15 @@ mod subscriptions;
 mod tls;
 mod twins;
 mod world;
+
+/// Resident bytes of a process.
+fn resident(pid: u32) -> usize {
+    memory(pid, "VmRSS:")
+}
+
+/// A line of a process's status that is in KiB, in bytes.
+fn memory(pid: u32, name: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1_024
+}

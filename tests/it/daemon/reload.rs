@@ -173,6 +173,18 @@ fn a_venue_recorded_by_pattern_waits_for_the_instrument_list_and_says_so_and_oth
     let status = daemon.until("the lane is open", |status| lane(status, "binance-spot.0")["connection"] == "open");
     assert_eq!(lane(&status, "binance-spot.0")["symbols"], 2);
     world.until_more(SPOT, "trades");
+
+    // After a restart the journal remembers what the pattern stood for.
+    daemon.kill();
+    world.fault("kind=deny_http&venue=binance-spot");
+    daemon.restart();
+    let status = daemon.until("the lane is open", |status| lane(status, "binance-spot.0")["connection"] == "open");
+    assert_eq!(lane(&status, "binance-spot.0")["symbols"], 2);
+    world.until_more(SPOT, "trades");
+    let status = daemon.until("it answers", |_| true);
+    assert_eq!(status["not_ready"][0], "venue binance-spot: waits for its instrument list");
+    world.fault("kind=deny_http&venue=binance-spot&state=off");
+    daemon.until_ready();
     world.finish(daemon);
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Setup {
     pub(super) main: &'static str,
     /// Lines of `journal:` beside `dir`.
     pub(super) journal: &'static str,
+    /// Lines of `database:` beside `url`.
+    pub(super) database: &'static str,
     /// Lines added to every venue's file.
     pub(super) venue: &'static str,
 }
@@ -50,6 +52,7 @@ impl Default for Setup {
             faults: Vec::new(),
             main: "",
             journal: "  free_bytes_min: 0B\n",
+            database: "",
             venue: "",
         }
     }
@@ -103,10 +106,11 @@ impl World {
         let database = self.cluster.database_at(&self.database, self.proxy.port);
         let text = format!(
             "{more}\njournal:\n  dir: {}\n{}writer:\n  pin: off\n  threads: 1\n\
-             database:\n  url: {}\nhttp:\n  listen: 127.0.0.1:0\n",
+             database:\n  url: {}\n{}http:\n  listen: 127.0.0.1:0\n",
             self.journal().display(),
             self.setup.journal,
             database.url.expose(),
+            self.setup.database,
         );
         fs::write(self.config().join("tapeway.yaml"), text).unwrap();
     }
@@ -136,7 +140,12 @@ impl World {
     }
 
     pub(super) fn start(&self) -> Daemon {
-        Daemon::start(self.folder.path(), &self.config())
+        self.start_with(&[])
+    }
+
+    /// Starts a daemon with variables added to its environment.
+    pub(super) fn start_with(&self, environment: &[(&str, &str)]) -> Daemon {
+        Daemon::start_with(self.folder.path(), &self.config(), environment)
     }
 
     /// Starts a daemon and waits until it is ready and every venue's trades and books come in.

@@ -136,7 +136,7 @@ impl Stage<'_> {
                 match cut {
                     Cut::BeforeServer => done.cuts_before += 1,
                     Cut::AfterServer => done.cuts_after += 1,
-                    Cut::Never => {}
+                    Cut::Never | Cut::Mute => {}
                 }
             }
             Blow::CutVenue => {

@@ -1,0 +1,4 @@
+//! A lane of binance-coinm under hostile input; see [`tapeway_fuzz::lane`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tapeway_fuzz::lane::run("binance-coinm", bytes));
