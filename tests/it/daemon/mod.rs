@@ -8,6 +8,7 @@ mod demo;
 mod faults;
 mod full;
 mod reload;
+mod rewind;
 mod standby;
 mod stopping;
 mod subscriptions;
