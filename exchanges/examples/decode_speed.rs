@@ -10,6 +10,7 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 use tapeway_exchanges::{
     adapter::At,
+    conn::Conn,
     decoder::Decoder,
     event::Events,
     ids::{FramePos, Nanos},
@@ -53,7 +54,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (received, kind, bytes) in &inputs {
             buffer.clear();
             buffer.extend_from_slice(bytes);
-            decoder.apply(At { pos: decoder.next(), received: Nanos(*received) }, *kind, &mut buffer);
+            decoder.apply(
+                At { pos: decoder.next(), received: Nanos(*received), conn: Conn::FIRST },
+                *kind,
+                &mut buffer,
+            );
             if decoder.events().rows() > 4_096 {
                 spare = decoder.swap_events(spare);
                 rows += black_box(&spare).rows();

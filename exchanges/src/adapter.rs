@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    conn::{Conn, Conns},
     error::FrameError,
     event::{Cause, Channel, Events, Flags, Gap, GapClosed, GapId, Level, Note, Quote, Reject, Session, Trade},
     ids::{FramePos, Nanos, SymbolIx},
@@ -26,15 +27,22 @@ pub struct At {
     pub pos: FramePos,
     /// Host clock when the last byte had arrived.
     pub received: Nanos,
+    /// Which of the lane's connections it came from.
+    pub conn: Conn,
 }
 
 /// One venue's protocol on one lane.
+///
+/// A lane has one connection, or two that carry the same: what both deliver is emitted once, what one misses and the
+/// other has is no gap. Which connection an input came from is in [`At::conn`]; which are open, the adapter remembers
+/// from `on_open` and `on_close`.
 pub trait Adapter: Send {
-    /// A connection to `plan.url` is open. Sends the subscriptions. If the adapter believed an earlier
-    /// connection to be open still, the process died with it: that is a gap with cause `downtime`.
+    /// Connection `at.conn` to `plan.url` is open. Sends the subscriptions. If the adapter believed an earlier
+    /// connection of that number to be open still, the process died with it, and with every other: that is a gap with
+    /// cause `downtime`.
     fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox);
 
-    /// The lane's plan changed while the connection is open. Sends the difference.
+    /// The lane's plan changed while a connection is open. Sends the difference on every open one.
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox);
 
     /// A WebSocket message as received. `bytes` may be edited in place.
@@ -53,7 +61,7 @@ pub trait Adapter: Send {
     /// it still needs it.
     fn on_http(&mut self, at: At, tag: &str, status: u16, body: &mut [u8], out: &mut Outbox) -> Result<(), FrameError>;
 
-    /// The connection is gone.
+    /// Connection `at.conn` is gone. When the other is open, that is a gap only where the other lacks something too.
     fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox);
 
     /// Called about once a second while connected, never on replay. May act, cannot emit, and must not
@@ -70,8 +78,18 @@ pub trait Adapter: Send {
     /// The state is not one of this adapter's; the adapter is as new.
     fn restore(&mut self, state: serde_json::Value) -> Result<(), serde_json::Error>;
 
-    /// What has been asked of the venue on this connection and how that stands.
-    fn subscriptions(&self) -> &Subscriptions;
+    /// What has been asked of the venue on a connection and how that stands.
+    fn subscriptions(&self, conn: Conn) -> &Subscriptions;
+
+    /// The connections that are open, as far as the adapter knows.
+    fn open(&self) -> Conns;
+
+    /// Whether the lane would miss nothing, as far as can be known, if `conn` were its only connection from now on:
+    /// everything asked for is answered, and where a book has no numbers, the connection is known to stand where the
+    /// emitted rows do.
+    fn is_ready(&self, conn: Conn) -> bool {
+        self.subscriptions(conn).is_answered()
+    }
 }
 
 /// What one lane connects to and asks for. Journaled with every open, so that replay knows it.
@@ -164,26 +182,44 @@ pub struct HttpRequest {
 /// What an adapter wants done. Drained by the session after every input and tick; dropped on replay.
 #[derive(Clone, Debug, Default)]
 pub struct Actions {
-    /// Text messages to send, in order, paced by the venue's limit.
-    pub sends: Vec<String>,
-    /// HTTP requests to make.
+    /// Text messages to send on a connection, in order, paced by the venue's limit.
+    pub sends: Vec<(Conn, String)>,
+    /// HTTP requests to make. They are the lane's: they end with its last connection.
     pub requests: Vec<HttpRequest>,
-    /// Give up this connection, because.
-    pub reconnect: Option<CloseReason>,
+    /// Give up a connection, because.
+    pub reconnects: Vec<(Conn, CloseReason)>,
+    /// What is wanted is wanted of this connection.
+    conn: Conn,
 }
 
 impl Actions {
     /// Whether nothing is wanted.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.sends.is_empty() && self.requests.is_empty() && self.reconnect.is_none()
+        self.sends.is_empty() && self.requests.is_empty() && self.reconnects.is_empty()
+    }
+
+    /// What is wanted from here on is wanted of this connection.
+    pub(crate) fn of(&mut self, conn: Conn) -> &mut Self {
+        self.conn = conn;
+        self
+    }
+
+    /// Sends a message on the connection at hand.
+    pub(crate) fn send(&mut self, text: String) {
+        self.sends.push((self.conn, text));
+    }
+
+    /// Gives up the connection at hand.
+    pub(crate) fn reconnect(&mut self, reason: CloseReason) {
+        self.reconnects.push((self.conn, reason));
     }
 
     /// Empties all lists, keeping their memory.
     pub fn clear(&mut self) {
         self.sends.clear();
         self.requests.clear();
-        self.reconnect = None;
+        self.reconnects.clear();
     }
 }
 
@@ -204,6 +240,15 @@ impl Mark {
     }
 }
 
+/// What came more than once, and what came by one connection alone. Counts only: no event depends on them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Repeats {
+    /// Trades, quotes and book messages that had come before and were not emitted again.
+    pub dropped: u64,
+    /// Holes of one connection that the other filled before they became gaps.
+    pub filled: u64,
+}
+
 /// Where adapters put what they have to say about the current input.
 ///
 /// The `push_*` methods stamp the frame index; callers leave `frame` 0.
@@ -219,6 +264,8 @@ pub struct Outbox {
     frame: u32,
     /// Gaps emitted for the current frame.
     gaps: u32,
+    /// What the lane's connections had in common since the last look.
+    pub(crate) repeats: Repeats,
     /// Book messages of the frames in `events`, for offline readers; `None` while nobody reads them.
     pub(crate) book_log: Option<Vec<BookMessage>>,
 }
@@ -232,6 +279,7 @@ impl Outbox {
         self.frame = u32::try_from(self.events.received.len()).expect("a chunk holds far fewer than 2^32 frames");
         self.events.received.push(at.received);
         self.gaps = 0;
+        self.actions.of(at.conn);
     }
 
     /// Emits a trade.
@@ -337,6 +385,11 @@ impl Outbox {
     /// Takes back every level pushed since `mark`: the message they came from could not be decoded whole.
     pub fn drop_levels(&mut self, mark: usize) {
         self.events.levels.truncate(mark);
+    }
+
+    /// Position of the current input.
+    pub(crate) fn pos(&self) -> FramePos {
+        self.events.pos(self.frame)
     }
 
     /// The name behind a symbol of this lane.

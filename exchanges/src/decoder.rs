@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox, Repeats},
+    conn::{Conn, Conns},
     error::{FrameError, head},
     event::Events,
     guard::guarded,
@@ -107,7 +108,7 @@ impl Decoder {
     pub fn tick(&mut self, now: Nanos) {
         if let Err(message) = guarded(|| self.adapter.on_tick(now, &mut self.out.actions)) {
             self.out.actions.clear();
-            self.out.actions.reconnect = Some(reconnect(&format!("over a tick: {message}")));
+            self.reconnect(self.adapter.open(), &format!("over a tick: {message}"));
         }
     }
 
@@ -175,10 +176,27 @@ impl Decoder {
         self.plan.as_ref()
     }
 
-    /// What has been asked of the venue on this connection and how that stands.
+    /// What has been asked of the venue on a connection and how that stands.
     #[must_use]
-    pub fn subscriptions(&self) -> &Subscriptions {
-        self.adapter.subscriptions()
+    pub fn subscriptions(&self, conn: Conn) -> &Subscriptions {
+        self.adapter.subscriptions(conn)
+    }
+
+    /// The connections that are open, as far as the journal tells.
+    #[must_use]
+    pub fn open(&self) -> Conns {
+        self.adapter.open()
+    }
+
+    /// Whether the lane would miss nothing, as far as can be known, if `conn` were its only connection from now on.
+    #[must_use]
+    pub fn is_ready(&self, conn: Conn) -> bool {
+        self.adapter.is_ready(conn)
+    }
+
+    /// What the connections had in common since the last call.
+    pub fn take_repeats(&mut self) -> Repeats {
+        std::mem::take(&mut self.out.repeats)
     }
 
     /// The lane's symbols.
@@ -198,9 +216,18 @@ impl Decoder {
         self.out.push_panic(format!("the adapter panicked {what}"));
         self.gaps.abandon(at, &mut self.out);
         self.gaps.begin(at, &mut self.out);
+        let mut open = self.adapter.open();
+        open.insert(at.conn);
         self.adapter = (self.spec.build)();
         self.out.actions.clear();
-        self.out.actions.reconnect = Some(reconnect(&what));
+        self.reconnect(open, &what);
+    }
+
+    /// Asks for new connections in place of these.
+    fn reconnect(&mut self, open: Conns, what: &str) {
+        for conn in open.iter() {
+            self.out.actions.of(conn).reconnect(reconnect(what));
+        }
     }
 
     fn dispatch(&mut self, at: At, kind: Kind, bytes: &mut [u8]) -> Result<(), FrameError> {
@@ -213,7 +240,7 @@ impl Decoder {
             }
             Kind::Open => {
                 let plan: LanePlan = parse(bytes)?;
-                self.out.push_session(true, plan.url.clone());
+                self.out.push_session(true, on(at.conn, plan.url.clone()));
                 self.adapter.on_open(at, &plan, &mut self.out);
                 self.plan = Some(plan);
                 Ok(())
@@ -226,7 +253,7 @@ impl Decoder {
             }
             Kind::Close => {
                 let reason: CloseReason = parse(bytes)?;
-                self.out.push_session(false, format!("{}: {}", reason.kind.name(), reason.detail));
+                self.out.push_session(false, on(at.conn, format!("{}: {}", reason.kind.name(), reason.detail)));
                 self.adapter.on_close(at, &reason, &mut self.out);
                 Ok(())
             }
@@ -292,6 +319,11 @@ fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, FrameError> {
         what: error.to_string(),
         head: head(bytes),
     })
+}
+
+/// What is said of a connection: the second of a lane is named, the first goes without saying.
+fn on(conn: Conn, detail: String) -> String {
+    if conn == Conn::FIRST { detail } else { format!("connection {conn}: {detail}") }
 }
 
 /// Raised when the shape of the saved state changes.

@@ -4,11 +4,13 @@
 //! number. Receive time comes with each frame. See `SEMANTICS.md` for what each field means.
 
 pub mod adapter;
+mod aligned;
 mod backfill;
 pub mod book;
 mod by_symbol;
 pub mod checksum;
 pub mod config;
+pub mod conn;
 pub mod decoder;
 pub mod error;
 pub mod event;
@@ -19,6 +21,7 @@ pub mod ids;
 mod inband;
 pub mod input;
 mod json;
+mod lane_conns;
 mod levels;
 pub mod metadata;
 pub mod number;

@@ -11,6 +11,7 @@ use std::{
 use tapeway::{lane::Lane, store::table::Table};
 use tapeway_exchanges::{
     adapter::At,
+    conn::Conn,
     decoder::Decoder,
     event::{Channel, Events, Note},
     ids::{FramePos, Nanos},
@@ -221,7 +222,7 @@ impl LaneOracle {
             let logged = &self.log[self.truths.len()];
             let pos = FramePos::new(self.truths.len() as u64);
             let mut bytes = logged.bytes.clone();
-            self.reference.apply(At { pos, received: logged.received }, logged.kind, &mut bytes);
+            self.reference.apply(At { pos, received: logged.received, conn: Conn::FIRST }, logged.kind, &mut bytes);
             self.reference.actions().clear();
             let events = self.reference.swap_events(Events::default());
             self.symbols = events.symbols.iter().map(|symbol| symbol.to_string()).collect();

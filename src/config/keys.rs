@@ -318,8 +318,15 @@ pub(super) const VENUE: &[Key] = &[
         "lanes",
         Kind::Count { min: 1, max: LANES_MAX },
         Some("1"),
-        "At least this many connections; more are made when the limits ask for it.",
+        "At least this many lanes, over which the symbols are spread; more are made when the limits ask for it.",
         "Each lane has its own journal folder, queue and place in the venue's connection limit.",
+    ),
+    key(
+        "redundancy",
+        Kind::Count { min: 1, max: 2 },
+        Some("1"),
+        "Connections of each lane that carry the same: with 2, what one misses the other has, and it is stored once.",
+        "Twice the traffic, journal and decoding, and twice the places in the venue's connection limit.",
     ),
     key(
         "ws_url",
@@ -379,10 +386,10 @@ pub(super) const VENUE: &[Key] = &[
     ),
     key(
         "limits.lifetime",
-        Kind::SpanOrNever { min: secs(60), max: days(365) },
+        Kind::SpanOrNever { min: secs(10), max: days(365) },
         None,
         "How long a connection may live before the venue ends it.",
-        "tapeway reconnects shortly before; shorter means more reconnects.",
+        "tapeway opens another shortly before, and closes the old one when that delivers; shorter means more reconnects.",
     ),
 ];
 

@@ -171,6 +171,8 @@ pub struct Venue {
     pub book_depth: Option<u32>,
     /// At least this many lanes.
     pub lanes_min: usize,
+    /// Connections of each lane: 1 or 2.
+    pub redundancy: u32,
     /// WebSocket base URL.
     pub ws_url: String,
     /// REST base URL.

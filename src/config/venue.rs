@@ -40,6 +40,7 @@ pub(super) fn read(
         channels,
         book_depth,
         lanes_min: small(values.count("lanes")),
+        redundancy: u32::try_from(values.count("redundancy")).expect("the bounds in the list of keys fit"),
         ws_url: values.text("ws_url").unwrap_or_else(|| spec.ws_url.to_owned()),
         http_url: values.text("http_url").unwrap_or_else(|| spec.http_url.to_owned()),
         limits,

@@ -7,7 +7,7 @@ use tapeway_exchanges::{
     decoder::Decoder,
     event::{Events, Flags, Note},
     ids::Nanos,
-    input::Kind,
+    input::Origin,
 };
 use tokio::task::block_in_place;
 use tracing::{info, warn};
@@ -53,11 +53,12 @@ impl Intake {
     /// # Errors
     ///
     /// The journal could not take it; then it was not decoded either.
-    pub fn take(&mut self, kind: Kind, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
-        let pos = self.journal.append(kind, received, bytes)?;
+    pub fn take(&mut self, origin: impl Into<Origin>, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
+        let Origin { kind, conn } = origin.into();
+        let pos = self.journal.append((kind, conn), received, bytes)?;
         self.scratch.clear();
         self.scratch.extend_from_slice(bytes);
-        self.decoder.apply(At { pos, received }, kind, &mut self.scratch);
+        self.decoder.apply(At { pos, received, conn }, kind, &mut self.scratch);
         if self.scratch.capacity() > SCRATCH_BYTES_KEPT {
             self.scratch = Vec::new();
         }
@@ -123,6 +124,9 @@ impl Intake {
         }
         self.journal.flush()?;
         let chunk = self.decoder.swap_events(self.lane.queue.spare());
+        let repeats = self.decoder.take_repeats();
+        self.metrics.repeats_dropped.increment(repeats.dropped);
+        self.metrics.holes_filled.increment(repeats.filled);
         self.account(&chunk);
         self.lane.offer(chunk, &self.metrics);
         self.roll_if_due()

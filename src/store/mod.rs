@@ -129,12 +129,25 @@ impl Error {
         }
     }
 
+    /// Which row of a COPY the server stopped at, from 0, if it says so: its context is `COPY trades, line 3, column 2`.
+    #[must_use]
+    pub fn copy_row(&self) -> Option<usize> {
+        let Self::Server { source, .. } = self else { return None };
+        row_of(source.as_db_error()?.where_()?)
+    }
+
     /// Whether it is the rows that the server will not have, so that sending them again cannot help.
     #[must_use]
     pub fn is_data(&self) -> bool {
         // Class 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (a field too long).
         self.code().is_some_and(|code| ["22", "23", "54"].contains(&&code.code()[..2]))
     }
+}
+
+fn row_of(context: &str) -> Option<usize> {
+    let (_, rest) = context.split_once(", line ")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse::<usize>().ok()?.checked_sub(1)
 }
 
 /// Runs one await on the server under a limit.

@@ -10,7 +10,12 @@
 //!
 //! A batch ends at the end of a chunk, which is the end of a frame.
 
-use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use tapeway_exchanges::{
@@ -207,11 +212,13 @@ pub struct Mark {
     pub received: Nanos,
 }
 
-/// A row that does not reach its table but `audit.rejects`.
+/// A row that does not reach its table but `audit.rejects`; or several of a lane that are refused together.
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// The lane's number.
     pub lane_id: LaneId,
+    /// How many rows.
+    pub rows: u64,
     /// The table it was for.
     pub table: Table,
     /// The row's frame.
@@ -357,8 +364,8 @@ impl Encoder {
         for refused in &encoder.refused {
             let mark = encoder.marks.iter_mut().find(|mark| mark.lane_id == refused.lane_id);
             let mark = mark.expect("a refused row is of a lane of the batch");
-            mark.rejected += 1;
-            mark.rows -= 1;
+            mark.rejected += refused.rows;
+            mark.rows -= refused.rows;
         }
         encoder
     }
@@ -454,22 +461,51 @@ pub fn encode_some(pieces: &[Piece], table: Table, rows: &[RowRef]) -> Vec<Bytes
     writing.end().0
 }
 
-/// The entry in `audit.rejects` for a row that the server refused, because.
+/// The entries in `audit.rejects` for rows that the server refused, because: one for a row by itself, one a lane for rows
+/// that were refused together.
 #[must_use]
-pub fn refused_row(pieces: &[Piece], table: Table, at: RowRef, because: &str) -> Refused {
-    let piece = &pieces[at.piece as usize];
-    let row = at.row as usize;
-    match table {
-        Table::Trades => refuse(piece, table, &piece.events.trades[row], "row_refused", because),
-        Table::BookDeltas => refuse(piece, table, &piece.events.levels[row], "row_refused", because),
-        Table::Quotes => refuse(piece, table, &piece.events.quotes[row], "row_refused", because),
+pub fn refused_rows(pieces: &[Piece], table: Table, rows: &[RowRef], because: &str) -> Vec<Refused> {
+    let one = |at: &RowRef| {
+        let piece = &pieces[at.piece as usize];
+        let row = at.row as usize;
+        match table {
+            Table::Trades => refuse(piece, table, &piece.events.trades[row], "row_refused", because),
+            Table::BookDeltas => refuse(piece, table, &piece.events.levels[row], "row_refused", because),
+            Table::Quotes => refuse(piece, table, &piece.events.quotes[row], "row_refused", because),
+        }
+    };
+    if let [at] = rows {
+        return vec![one(at)];
     }
+    let mut lanes: HashMap<LaneId, (Refused, FramePos)> = HashMap::new();
+    for at in rows {
+        let found = one(at);
+        let pos = found.pos;
+        let (first, last) = lanes.entry(found.lane_id).or_insert_with(|| (Refused { rows: 0, ..found.clone() }, pos));
+        first.rows += 1;
+        *last = pos.max(*last);
+        if pos < first.pos {
+            *first = Refused { rows: first.rows, ..found };
+        }
+    }
+    let mut list: Vec<Refused> = lanes
+        .into_values()
+        .map(|(first, last)| {
+            let (rows, from) = (first.rows, first.pos);
+            let detail =
+                format!("{rows} rows of frames {from} to {last}, too many bad ones to name each: {}", first.detail);
+            Refused { detail, ..first }
+        })
+        .collect();
+    list.sort_by_key(|refused| refused.pos);
+    list
 }
 
 fn refuse<R: Row>(piece: &Piece, table: Table, row: &R, reason: &'static str, because: &str) -> Refused {
     let symbol = &piece.events.symbols[row.symbol().0 as usize];
     Refused {
         lane_id: piece.lane_id,
+        rows: 1,
         table,
         pos: piece.events.pos(row.frame()),
         reason,

@@ -15,7 +15,7 @@ use tokio::{task::yield_now, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{
-    batch::{Encoder, Piece, Poison, Sealed, refused_row},
+    batch::{Encoder, Piece, Poison, Sealed, refused_rows},
     bisect::Bisect,
     feed::{Claim, Feed},
     link::{Connect, Link},
@@ -327,7 +327,7 @@ impl<C: Connect> Shard<C> {
             Ok(()) => {
                 error!(
                     shard = self.index,
-                    refused = sealed.refused.len(),
+                    refused = sealed.refused.iter().map(|refused| refused.rows).sum::<u64>(),
                     took = ?begun.elapsed(),
                     "rows refused by the database are in audit.rejects; the rest of the batch is committed"
                 );
@@ -359,9 +359,9 @@ impl<C: Connect> Shard<C> {
         drop(state);
         let mut refused: HashMap<(LaneId, Table), u64> = HashMap::new();
         for row in &sealed.refused {
-            *refused.entry((row.lane_id, row.table)).or_default() += 1;
+            *refused.entry((row.lane_id, row.table)).or_default() += row.rows;
             if let Some(feed) = self.feeds.iter().find(|feed| feed.claim == Claim::Held(row.lane_id)) {
-                feed.metrics.rejected(row.reason, 1);
+                feed.metrics.rejected(row.reason, row.rows);
             }
         }
         for piece in sealed.pieces {
@@ -394,18 +394,20 @@ async fn poison(link: &impl Link, sealed: &Sealed) -> Result<Poison, Failure> {
     // A partition that was dropped meanwhile is made again when the batch is written; here the rows need it too.
     link.forget_partitions();
     link.ensure_partitions(sealed).await?;
-    let mut poison = Poison::default();
+    let (mut poison, mut tries) = (Poison::default(), ISOLATE_TRIES_MAX);
     for (table, order) in Table::ALL.into_iter().zip(&sealed.orders) {
-        let mut search = Bisect::new(order.len());
+        let mut search = Bisect::new(order.len(), tries);
         while let Some(range) = search.next() {
             match transaction::probe(link, sealed, table, &order[range]).await? {
                 Ok(()) => search.accepted(),
-                Err(why) => search.refused(why),
+                Err((why, at)) => search.refused(why, at),
             }
         }
-        for (row, why) in search.into_found() {
-            poison.refused.push(refused_row(&sealed.pieces, table, order[row], &why));
-            poison.rows.insert((table, order[row]));
+        tries = search.tries_left();
+        for (range, why) in search.into_found() {
+            let rows = &order[range];
+            poison.refused.extend(refused_rows(&sealed.pieces, table, rows, &why));
+            poison.rows.extend(rows.iter().map(|row| (table, *row)));
         }
     }
     Ok(poison)
@@ -445,6 +447,9 @@ async fn encode(encoder: &mut Option<Encoder>) {
     }
 }
 
+/// Tries to find single refused rows in one batch: a second or two. A batch with more bad rows than that finds is refused
+/// in pieces.
+const ISOLATE_TRIES_MAX: usize = 1_000;
 /// Rows encoded between two looks at the connection: about a quarter of a millisecond.
 const ROWS_PER_SLICE: usize = 1_024;
 /// How often lanes that are not claimed are tried again.

@@ -104,7 +104,8 @@ pub async fn commit(link: &impl Link, sealed: &Sealed) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the server takes these rows; `Err` holds its words if it does not. Leaves nothing behind.
+/// Whether the server takes these rows; `Err` holds its words if it does not, and the row among them at which it says it
+/// stopped. Leaves nothing behind.
 ///
 /// # Errors
 ///
@@ -114,7 +115,7 @@ pub async fn probe(
     sealed: &Sealed,
     table: Table,
     rows: &[RowRef],
-) -> Result<Result<(), String>, store::Error> {
+) -> Result<Result<(), (String, Option<usize>)>, store::Error> {
     let blocks = encode_some(&sealed.pieces, table, rows);
     link.begin().await?;
     let mut result = link.copy(table, &blocks).await;
@@ -126,7 +127,7 @@ pub async fn probe(
         Ok(()) | Err(_) => {}
     }
     link.rollback().await?;
-    Ok(result.map_err(|error| error.to_string()))
+    Ok(result.map_err(|error| (error.to_string(), error.copy_row())))
 }
 
 async fn take(link: &impl Link, sealed: &Sealed, step: Step<'_>) -> Result<(), Failure> {

@@ -17,6 +17,7 @@ use tapeway::{
 use tapeway_exchanges::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
     config::Limits,
+    conn::{Conn, Conns},
     error::FrameError,
     event::{Channel, Events, Flags, Level, Quote, Side, Trade},
     ids::{FramePos, Micros, Nanos, SymbolIx},
@@ -99,8 +100,12 @@ impl Adapter for Acme {
         Ok(())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
+    fn subscriptions(&self, _: Conn) -> &Subscriptions {
         &self.subscriptions
+    }
+
+    fn open(&self) -> Conns {
+        Conns::NONE
     }
 }
 

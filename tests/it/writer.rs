@@ -419,6 +419,41 @@ fn refused_rows_are_named_and_the_others_flow_on() {
     });
 }
 
+/// A constraint that nothing passes: were every row looked for by itself, a lane would stand for minutes, batch after batch.
+#[test]
+fn rows_refused_by_the_ten_thousand_are_named_together_and_cost_seconds() {
+    on_each(|cluster, flavor| {
+        let database = prepared(cluster, "flood");
+        cluster.psql("flood", "ALTER TABLE market_data.book_deltas ADD CHECK (price <> 666)");
+        let lane = lane("acme.0", 1, 4_096);
+        let mut input = chunks(0, 60, 500);
+        let mut bad = 0;
+        for chunk in &mut input {
+            chunk.levels.iter_mut().for_each(|level| level.price = decimal("666"));
+            bad += chunk.levels.len() as u64;
+        }
+        assert!(bad > 10_000, "only {bad} rows are bad");
+        let begun = std::time::Instant::now();
+        let handle = writer::start(&settings(1, 100_000), &database, vec![lane.clone()]).unwrap();
+        input.iter().for_each(|chunk| feed(&lane, chunk.clone()));
+        until_committed(&lane);
+        println!("{flavor:?}: {bad} bad rows took {:?}", begun.elapsed());
+        assert_eq!(stop(handle, feeding::PATIENCE), []);
+        input.iter_mut().for_each(|chunk| chunk.levels.clear());
+        assert_same(&stored(cluster, "flood"), &expected("acme.0", &input));
+        let (received, committed, rejected) = lane.rows.counts();
+        assert_eq!((received, rejected), (committed + rejected, bad), "{flavor:?}");
+        assert_eq!(watermarks(cluster, "flood"), format!("acme.0|30000|{committed}|{bad}\n"));
+        let count = |sql: &str| cluster.psql("flood", sql).trim().parse::<u64>().unwrap();
+        let together = "SELECT count(*) FROM audit.rejects WHERE detail LIKE '% rows of frames %'";
+        assert!(count(together) > 0);
+        assert!(count("SELECT count(*) FROM audit.rejects") < bad / 2);
+        let named =
+            "SELECT sum(coalesce(substring(detail FROM '^([0-9]+) rows of frames')::bigint, 1)) FROM audit.rejects";
+        assert_eq!(count(named), bad, "each is counted once");
+    });
+}
+
 #[test]
 fn a_database_stopped_like_a_crash_gets_every_row_once() {
     on_each(|cluster, _| {

@@ -16,3 +16,4 @@ mod panics;
 mod purity;
 mod resume;
 mod robustness;
+mod twins;

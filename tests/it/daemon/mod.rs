@@ -13,4 +13,5 @@ mod standby;
 mod stopping;
 mod subscriptions;
 mod tls;
+mod twins;
 mod world;
