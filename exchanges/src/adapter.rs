@@ -13,11 +13,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     conn::{Conn, Conns},
     error::FrameError,
-    event::{Cause, Channel, Events, Flags, Gap, GapClosed, GapId, Level, Note, Quote, Reject, Session, Trade},
+    event::{
+        Cause, Channel, Events, Flags, Gap, GapClosed, GapId, Level, Note, Quote, Reject, Session, TopBook, Trade,
+    },
     ids::{FramePos, Nanos, SymbolIx},
     replica::{BookMessage, Role},
     subscription::Subscriptions,
     symbols::Symbols,
+    top_book::OrderBooks,
 };
 
 /// Which journaled input is being handled, and when it arrived.
@@ -107,6 +110,9 @@ pub struct LanePlan {
     pub channels: Vec<Channel>,
     /// Book levels a side, where the venue lets one choose; the venue's default otherwise.
     pub book_depth: Option<u32>,
+    /// When whole books are written; `None` for never, and in plans of before that could be said.
+    #[serde(default)]
+    pub order_books: Option<OrderBooks>,
 }
 
 /// Why a connection ended, as journaled.
@@ -268,6 +274,8 @@ pub struct Outbox {
     pub(crate) repeats: Repeats,
     /// Book messages of the frames in `events`, for offline readers; `None` while nobody reads them.
     pub(crate) book_log: Option<Vec<BookMessage>>,
+    /// Book messages of the current input; `None` while nobody keeps books.
+    pub(crate) frame_books: Option<Vec<BookMessage>>,
 }
 
 impl Outbox {
@@ -280,6 +288,9 @@ impl Outbox {
         self.events.received.push(at.received);
         self.gaps = 0;
         self.actions.of(at.conn);
+        if let Some(messages) = &mut self.frame_books {
+            messages.clear();
+        }
     }
 
     /// Emits a trade.
@@ -295,6 +306,11 @@ impl Outbox {
     /// Emits a quote.
     pub fn push_quote(&mut self, quote: Quote) {
         self.events.quotes.push(Quote { frame: self.frame, ..quote });
+    }
+
+    /// Emits a whole book.
+    pub(crate) fn push_top_book(&mut self, book: TopBook) {
+        self.events.top_books.push(TopBook { frame: self.frame, ..book });
     }
 
     /// Emits a gap; its id is given here and returned, so that the adapter can close it later.
@@ -331,6 +347,9 @@ impl Outbox {
         self.events.notes.truncate(mark.notes);
         if let Some(log) = &mut self.book_log {
             log.truncate(mark.books);
+        }
+        if let Some(messages) = &mut self.frame_books {
+            messages.clear();
         }
         self.gaps = 0;
     }
@@ -376,9 +395,16 @@ impl Outbox {
         checksum: Option<bool>,
     ) {
         self.finish_levels(mark);
+        if self.book_log.is_none() && self.frame_books.is_none() {
+            return;
+        }
+        let levels = mark..self.events.levels.len();
+        let message = BookMessage { frame: self.frame, symbol, role, levels, last_id, checksum };
+        if let Some(messages) = &mut self.frame_books {
+            messages.push(message.clone());
+        }
         if let Some(log) = &mut self.book_log {
-            let levels = mark..self.events.levels.len();
-            log.push(BookMessage { frame: self.frame, symbol, role, levels, last_id, checksum });
+            log.push(message);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::{
     replica::BookMessage,
     subscription::Subscriptions,
     symbols::Symbols,
+    top_book::TopBooks,
     venue::VenueSpec,
 };
 
@@ -26,6 +27,7 @@ pub struct Decoder {
     out: Outbox,
     rows_total: u64,
     plan: Option<LanePlan>,
+    books: TopBooks,
     gaps: OpenGaps,
 }
 
@@ -36,7 +38,8 @@ impl Decoder {
     pub fn new(spec: &'static VenueSpec, next: FramePos) -> Self {
         let mut out = Outbox::default();
         out.events.clear(next);
-        Self { spec, adapter: (spec.build)(), out, rows_total: 0, plan: None, gaps: OpenGaps::default() }
+        let books = TopBooks::new(spec.book_depths.iter().min().map_or(0, |depth| *depth as usize));
+        Self { spec, adapter: (spec.build)(), out, rows_total: 0, plan: None, books, gaps: OpenGaps::default() }
     }
 
     /// A decoder as it was before the input at `next`, from the bytes [`state`](Self::state) gave then.
@@ -45,7 +48,7 @@ impl Decoder {
     ///
     /// [`StateError`]: the bytes are no state, or of another venue or format, or the adapter panics over them.
     pub fn restore(spec: &'static VenueSpec, state: &[u8], next: FramePos) -> Result<Self, StateError> {
-        let State { format, venue, rows_total, plan, symbols, adapter, gaps } = serde_json::from_slice(state)?;
+        let State { format, venue, rows_total, plan, symbols, adapter, gaps, books } = serde_json::from_slice(state)?;
         if format != STATE_FORMAT {
             return Err(StateError::Format { found: format });
         }
@@ -57,6 +60,8 @@ impl Decoder {
         decoder.out.events.symbols = symbols.names().into();
         decoder.out.symbols = symbols;
         decoder.out.events.rows_total = rows_total;
+        decoder.books = books.unwrap_or(decoder.books);
+        decoder.watch_books();
         Ok(decoder)
     }
 
@@ -81,11 +86,31 @@ impl Decoder {
             }
         }
         self.gaps.follow(&self.out.events.notes[mark.notes()..]);
+        self.keep_books(kind, mark.notes());
         self.rows_total += (self.out.events.rows() - rows_before) as u64;
         self.out.events.rows_total = self.rows_total;
         if self.out.symbols.len() != self.out.events.symbols.len() {
             self.out.events.symbols = self.out.symbols.names().into();
         }
+    }
+
+    /// Follows the books of this input and emits those that are due.
+    fn keep_books(&mut self, kind: Kind, notes_from: usize) {
+        if let (Kind::Open | Kind::Plan, Some(plan)) = (kind, &self.plan) {
+            self.books.on_plan(plan, &self.out.symbols);
+            self.watch_books();
+        }
+        let Some(messages) = self.out.frame_books.take() else { return };
+        let rows = self.out.events.top_books.len();
+        if guarded(|| self.books.take_in(notes_from, &messages, &mut self.out)).is_err() {
+            self.out.events.top_books.truncate(rows);
+            self.books.forget();
+        }
+        self.out.frame_books = Some(messages);
+    }
+
+    fn watch_books(&mut self) {
+        self.out.frame_books = self.books.is_on().then(Vec::new);
     }
 
     /// Stands in for a journaled input that can no longer be read: positions stay dense, and a reject names the
@@ -148,6 +173,7 @@ impl Decoder {
             symbols: self.out.symbols.clone(),
             adapter: self.adapter.state(),
             gaps: self.gaps.clone(),
+            books: self.books.is_on().then(|| self.books.clone()),
         };
         serde_json::to_vec(&state).expect("a state has only string keys and finite numbers")
     }
@@ -306,6 +332,9 @@ struct State {
     /// Absent while there is none.
     #[serde(default, skip_serializing_if = "OpenGaps::is_empty")]
     gaps: OpenGaps,
+    /// Absent while no books are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    books: Option<TopBooks>,
 }
 
 /// Why a connection is given up after a panic.

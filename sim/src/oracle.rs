@@ -55,7 +55,7 @@ struct Logged {
 /// What one frame gives.
 #[derive(Default)]
 struct Truth {
-    rows: [Vec<Row>; 3],
+    rows: [Vec<Row>; Table::COUNT],
     session: Option<Session>,
     rejects: Vec<(&'static str, String)>,
     gaps: Vec<(u32, Gap)>,
@@ -516,6 +516,7 @@ impl Truth {
                 events.trades.iter().map(|row| Row::of_trade(row, index(row.symbol), received.0)).collect(),
                 events.levels.iter().map(|row| Row::of_level(row, index(row.symbol), received.0)).collect(),
                 events.quotes.iter().map(|row| Row::of_quote(row, index(row.symbol), received.0)).collect(),
+                events.top_books.iter().map(|row| Row::of_top_book(row, index(row.symbol), received.0)).collect(),
             ],
             ..Self::default()
         };

@@ -65,6 +65,7 @@ pub(super) fn venue_config(venue: &Venue, symbols: Vec<String>) -> VenueConfig {
         symbols,
         channels: venue.channels.clone(),
         book_depth: venue.book_depth,
+        order_books: venue.order_books,
         lanes_min: venue.lanes_min,
         ws_url: venue.ws_url.clone(),
         http_url: venue.http_url.clone(),

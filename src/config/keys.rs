@@ -233,6 +233,27 @@ pub(super) const DAEMON: &[Key] = &[
         DROP_COST,
     ),
     key(
+        "database.tables.order_books.chunk_interval",
+        CHUNK_INTERVAL,
+        Some("1d"),
+        "Width of a chunk or partition of `order_books`.",
+        CHUNK_COST,
+    ),
+    key(
+        "database.tables.order_books.compress_after",
+        AGE,
+        Some("2h"),
+        "Age at which chunks of `order_books` are compressed or merged. TimescaleDB only.",
+        COMPRESS_COST,
+    ),
+    key(
+        "database.tables.order_books.drop_after",
+        AGE,
+        Some("never"),
+        "Age at which rows of `order_books` are dropped for good.",
+        DROP_COST,
+    ),
+    key(
         "database.candles.refresh_every",
         Kind::Span { min: secs(1), max: days(1) },
         Some("1m"),
@@ -313,6 +334,21 @@ pub(super) const VENUE: &[Key] = &[
         None,
         "Book levels a side, one of the depths the venue offers; the venue's default when absent.",
         "Deeper books send bigger snapshots and more changes.",
+    ),
+    key(
+        "order_books.every",
+        Kind::SpanOrNever { min: secs(1), max: days(1) },
+        Some("10s"),
+        "How often the best levels of each book are written whole, by the venue's clock; `never` for not at all.",
+        "A row of `depth` levels a side an instrument: about 10 KB at 200, so 90 MB an instrument and day at 10 s before \
+         compression. Rarer makes `market_data.book_at()` read more changes.",
+    ),
+    key(
+        "order_books.depth",
+        Kind::Count { min: 1, max: 1_000 },
+        Some("200"),
+        "Levels a side of such a row.",
+        "Size of the rows; beyond it `market_data.book_at()` knows nothing.",
     ),
     key(
         "lanes",
@@ -404,7 +440,7 @@ const fn key(
 }
 
 /// Tables that have policies.
-pub(super) const TABLES: [&str; 3] = ["trades", "book_deltas", "quotes"];
+pub(super) const TABLES: [&str; 4] = ["trades", "book_deltas", "quotes", "order_books"];
 
 /// Most entries of one venue's `symbols`; a pattern may match more.
 const SYMBOLS_MAX: usize = 10_000;

@@ -12,7 +12,7 @@ use tapeway_exchanges::{
     event::{Cause, Channel, GapEnd},
 };
 
-use crate::status::LaneStatus;
+use crate::{status::LaneStatus, store::table::Table};
 
 mod journal;
 
@@ -164,6 +164,7 @@ pub struct SessionMetrics {
     pub trades: Counter,
     pub levels: Counter,
     pub quotes: Counter,
+    pub top_books: Counter,
     pub connected: Gauge,
     pub wanted: Gauge,
     pub repeats_dropped: Counter,
@@ -187,6 +188,7 @@ impl SessionMetrics {
             trades: events("trade"),
             levels: events("level"),
             quotes: events("quote"),
+            top_books: events("order_book"),
             connected: gauge!(CONNECTIONS_UP, "venue" => venue, "lane" => name.clone()),
             wanted: gauge!(CONNECTIONS_WANTED, "venue" => venue, "lane" => name.clone()),
             repeats_dropped: counter!(REPEATS_DROPPED, "venue" => venue, "lane" => name.clone()),
@@ -346,7 +348,7 @@ impl WriterMetrics {
 pub struct LaneWriterMetrics {
     venue: &'static str,
     /// By table, in the order of `Table::ALL`.
-    pub rows_committed: [Counter; 3],
+    pub rows_committed: [Counter; Table::COUNT],
     pub receive_to_commit: Histogram,
     pub queue_rows_out: Counter,
     pub catch_up_rows: Counter,
@@ -360,7 +362,7 @@ impl LaneWriterMetrics {
         let table = |table: &'static str| counter!(ROWS_COMMITTED, "venue" => venue, "table" => table);
         Self {
             venue,
-            rows_committed: ["trades", "book_deltas", "quotes"].map(table),
+            rows_committed: Table::ALL.map(Table::name).map(table),
             receive_to_commit: histogram!(RECEIVE_TO_COMMIT, "venue" => venue),
             queue_rows_out: counter!(QUEUE_ROWS_OUT, "venue" => venue, "lane" => name.clone()),
             catch_up_rows: counter!(CATCH_UP_ROWS, "venue" => venue, "lane" => name.clone()),

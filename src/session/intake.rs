@@ -189,11 +189,12 @@ impl Intake {
     }
 
     fn account(&self, chunk: &Events) {
-        let Events { trades, levels, quotes, notes, .. } = chunk;
+        let Events { trades, levels, quotes, top_books, notes, .. } = chunk;
         self.lane.rows.on_receive(chunk.rows_total);
         self.metrics.trades.increment(trades.len() as u64);
         self.metrics.levels.increment(levels.len() as u64);
         self.metrics.quotes.increment(quotes.len() as u64);
+        self.metrics.top_books.increment(top_books.len() as u64);
         // A trade that was fetched again says nothing about the way from the venue to here.
         let live = trades.iter().rfind(|row| !row.flags.has(Flags::BACKFILL));
         let lags = [

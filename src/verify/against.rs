@@ -14,7 +14,7 @@ use std::{
 
 use bytes::BytesMut;
 use tapeway_exchanges::{
-    event::{Events, Level, Quote, Trade},
+    event::{Events, Level, Quote, TopBook, Trade},
     ids::FramePos,
     venue::{self, VenueSpec},
 };
@@ -247,6 +247,7 @@ impl JournaledLane {
             self.rows::<Trade>(scope, &chunk, &ids, &mut buf, &mut each);
             self.rows::<Level>(scope, &chunk, &ids, &mut buf, &mut each);
             self.rows::<Quote>(scope, &chunk, &ids, &mut buf, &mut each);
+            self.rows::<TopBook>(scope, &chunk, &ids, &mut buf, &mut each);
             if chunk.end().get().cast_signed() >= self.frames.end {
                 break;
             }
@@ -286,8 +287,9 @@ fn lane(spec: &'static VenueSpec, identity: &journal::Identity, dir: &Path, end:
         name: identity.lane.clone(),
         venue: spec,
         journal_id: identity.journal_id,
-        disk: Arc::new(disk::RealDisk),
+        disk: Arc::new(RealDisk),
         dir: dir.into(),
+        disk: Arc::new(RealDisk),
         progress,
         rows: Rows::default(),
         queue: Queue::new(1),

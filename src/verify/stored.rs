@@ -205,6 +205,7 @@ impl Fields<'_> {
                 _ => None,
             }),
             Table::Quotes => Body::Quote { bid: number(3), ask: number(5) },
+            Table::OrderBooks => Body::Quote { bid: self.list[4].and_then(first), ask: self.list[6].and_then(first) },
         };
         let flags = u16::try_from(integer(tail)?).unwrap_or(u16::MAX);
         Ok(Stored {
@@ -254,6 +255,23 @@ fn decimal(bytes: &[u8]) -> Option<Decimal> {
     Decimal::try_from_i128_with_scale(mantissa, scale.into()).ok()
 }
 
+/// The numbers of a `numeric[]`; `None` if one cannot be read. In front: dimensions, nulls, type, length, first index.
+fn decimals(bytes: &[u8]) -> Option<Vec<Decimal>> {
+    let mut rest = bytes.get(ARRAY_HEAD_BYTES..).unwrap_or_default();
+    let mut list = Vec::new();
+    while let Some((len, behind)) = rest.split_first_chunk::<4>() {
+        let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
+        list.push(decimal(behind.get(..len)?)?);
+        rest = &behind[len..];
+    }
+    rest.is_empty().then_some(list)
+}
+
+/// The first number of a `numeric[]`, if it has one.
+fn first(bytes: &[u8]) -> Option<Decimal> {
+    decimals(bytes)?.first().copied()
+}
+
 /// A field as text, for people.
 fn text(column: &str, field: Option<&[u8]>) -> String {
     let Some(bytes) = field else { return "null".into() };
@@ -262,6 +280,10 @@ fn text(column: &str, field: Option<&[u8]>) -> String {
         "price" | "qty" | "bid_price" | "bid_qty" | "ask_price" | "ask_qty" => {
             decimal(bytes).map(|value| value.to_string())
         }
+        "bid_prices" | "bid_qtys" | "ask_prices" | "ask_qtys" => decimals(bytes).map(|list| {
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            format!("{{{}}}", list.join(","))
+        }),
         "trade_ref" => std::str::from_utf8(bytes).ok().map(str::to_owned),
         "flags" => integer(bytes).and_then(|flags| u16::try_from(flags).ok()).map(|flags| {
             let names: Vec<&str> = Flags(flags).names().collect();
@@ -274,6 +296,8 @@ fn text(column: &str, field: Option<&[u8]>) -> String {
 
 /// Signature, flags, length of the extension.
 const HEADER_BYTES: usize = 19;
+/// What stands before the elements of an array of one dimension; an empty one has less.
+const ARRAY_HEAD_BYTES: usize = 20;
 /// Columns of the widest table.
 const COLUMNS_MAX: usize = 16;
 /// The sign word of a negative `numeric`.

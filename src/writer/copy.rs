@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
-    copies: [Statement; 3],
+    copies: [Statement; Table::COUNT],
     watermarks: Statement,
     seals: Statement,
     sessions: Statement,
@@ -40,7 +40,7 @@ pub struct Session {
     channels: Statement,
     lost: Statement,
     /// Widths of partitions in seconds by table, on plain PostgreSQL.
-    widths: Option<[i64; 3]>,
+    widths: Option<[i64; Table::COUNT]>,
     /// Partitions known to exist, by table and start. At most one a bucket of the rows this session has seen.
     partitions: RefCell<HashSet<(Table, i64)>>,
     /// Channels known to be in `audit.channels`. At most one an instrument and table this session has written.
@@ -53,12 +53,13 @@ impl Session {
     /// # Errors
     ///
     /// [`store::Error::Server`], [`store::Error::Timeout`].
-    async fn new(connection: Connection, widths: Option<[i64; 3]>) -> Result<Self, store::Error> {
+    async fn new(connection: Connection, widths: Option<[i64; Table::COUNT]>) -> Result<Self, store::Error> {
         let limit = connection.timeout();
         connection.run("turn seals on", seals::ON).await?;
         let prepare = async |sql: &str| within("prepare", limit, connection.client.prepare(sql)).await;
-        let [trades, levels, quotes] = Table::ALL.map(Table::copy_sql);
-        let copies = [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?];
+        let [trades, levels, quotes, books] = Table::ALL.map(Table::copy_sql);
+        let copies =
+            [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?, prepare(&books).await?];
         let watermarks = prepare(WATERMARKS).await?;
         let seals = prepare(seals::UPSERT).await?;
         let sessions = prepare(SESSIONS).await?;
@@ -128,7 +129,7 @@ impl Link for Session {
         Some(&self.connection)
     }
 
-    fn widths(&self) -> Option<[i64; 3]> {
+    fn widths(&self) -> Option<[i64; Table::COUNT]> {
         self.widths
     }
 

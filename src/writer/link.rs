@@ -47,7 +47,7 @@ pub struct Server {
 #[expect(async_fn_in_trait, reason = "a shard and its connection live on one thread")]
 pub trait Link {
     /// Widths of partitions in seconds by table, where the writer has to make them.
-    fn widths(&self) -> Option<[i64; 3]>;
+    fn widths(&self) -> Option<[i64; Table::COUNT]>;
 
     /// How often the server said that it does not compress rows as they arrive.
     fn compress_warnings(&self) -> u64;

@@ -19,7 +19,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 fn with_policy(database: &Database, policy: TablePolicy) -> Database {
     let mut database = database.clone();
-    for table in ["trades", "book_deltas", "quotes"] {
+    for table in ["trades", "book_deltas", "quotes", "order_books"] {
         database.tables.insert(table.into(), policy);
     }
     database

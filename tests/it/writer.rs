@@ -17,7 +17,8 @@ use tapeway::{
 };
 use tapeway_exchanges::{
     event::{
-        Cause, Channel, Events, Flags, Gap, GapClosed, GapEnd, GapId, Level, Note, Quote, Reject, Session, Side, Trade,
+        Cause, Channel, Events, Flags, Gap, GapClosed, GapEnd, GapId, Level, Note, Quote, Reject, Session, Side,
+        TopBook, Trade,
     },
     ids::{FramePos, Micros, Nanos, SymbolIx},
 };
@@ -112,6 +113,19 @@ fn full_chunk() -> Events {
         seq: Some(7),
     };
     events.quotes = vec![quote];
+    let whole = TopBook {
+        frame: 1,
+        symbol: SymbolIx(0),
+        flags: Flags::NONE,
+        time: Micros(START + 2),
+        seq: Some(9),
+        bids: [(decimal("61800.30"), decimal("0.00000001")), (decimal("61800"), decimal("7922816251426433759"))].into(),
+        asks: [].into(),
+        bids_exact: Some(1),
+        asks_exact: None,
+    };
+    events.top_books = vec![TopBook { frame: 2, seq: None, asks: whole.bids.clone(), ..whole.clone() }, whole];
+    events.top_books.reverse();
     let gap = Gap {
         frame: 1,
         id: GapId { pos: FramePos::new(1), ordinal: 0 },
@@ -194,8 +208,8 @@ fn every_column_of_every_table_comes_back_as_it_was() {
         // PostgreSQL knows no negative zero.
         rows.iter_mut().for_each(|row| *row = row.replace("|-0.00|", "|0.00|"));
         assert_same(&stored(cluster, "columns"), &rows);
-        assert_eq!(lane.rows.counts(), (5, 5, 0));
-        assert_eq!(watermarks(cluster, "columns"), "acme.0|3|5|0\n");
+        assert_eq!(lane.rows.counts(), (7, 7, 0));
+        assert_eq!(watermarks(cluster, "columns"), "acme.0|3|7|0\n");
         let sessions = cluster.psql(
             "columns",
             "SELECT frame_pos, (extract(epoch FROM at) * 1000000)::bigint - 1748736000000000, is_open, detail

@@ -146,6 +146,7 @@ pub(crate) fn plan(venue: &str, symbols: &[&str]) -> LanePlan {
         symbols: symbols.iter().map(|symbol| (*symbol).into()).collect(),
         channels: spec(venue).channels.to_vec(),
         book_depth: None,
+        order_books: None,
     }
 }
 

@@ -486,7 +486,7 @@ impl SimLink {
 }
 
 impl Link for SimLink {
-    fn widths(&self) -> Option<[i64; 3]> {
+    fn widths(&self) -> Option<[i64; Table::COUNT]> {
         None
     }
 

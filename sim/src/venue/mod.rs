@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tapeway_exchanges::{
     adapter::LanePlan,
     event,
+    top_book::OrderBooks,
     venue::{self, VenueSpec},
 };
 
@@ -177,6 +178,7 @@ impl Venue {
             symbols: self.symbols.iter().map(|symbol| symbol.name.to_owned()).collect(),
             channels,
             book_depth: depth,
+            order_books: Some(OrderBooks { every_ms: 1_000, depth: 5 }),
         }
     }
 
