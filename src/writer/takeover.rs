@@ -6,7 +6,7 @@
 //! one connection brought before that moment the other may have brought after it. So rows are told by what they say:
 //!
 //! ```text
-//! trade with an id       left out if that id is in the database; long before the seam if it is not above the last one there
+//! trade with an id       left out if that id is in the database
 //! trade fetched again    left out if that id is in the database, however late it comes
 //! book, quote with a seq left out up to the last one in the database
 //! book, quote without    left out up to the venue's time of the last one in the database; of messages with that very
@@ -93,17 +93,6 @@ struct Last {
     is_met: bool,
 }
 
-/// Where a frame lies.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Region {
-    /// So long before the seam that the other owner has dealt with it.
-    Before,
-    /// Around the seam.
-    At,
-    /// So long after it that only trades fetched again can be in the database.
-    After,
-}
-
 impl Seam {
     /// What there is to be careful with; `None` when nobody but this journal has written the lane. `lost`: positions that
     /// are committed and not in the journal.
@@ -150,10 +139,9 @@ impl Seam {
     /// Whether a piece may hold something that is in the database, or to be named.
     pub(super) fn concerns(&self, piece: &Piece) -> bool {
         let Events { trades, levels, received, .. } = &piece.events;
-        let is_near = |received: &Nanos| self.region(*received) != Region::After;
         self.lost.is_some()
             || !self.is_reconciled
-            || received.iter().any(is_near)
+            || received.iter().any(|received| self.is_near(*received))
             || trades.iter().any(|trade| self.is_fetched(trade))
             || (!self.open.is_empty() && levels.iter().any(|level| level.flags.has(Flags::SNAPSHOT)))
             || (self.is_fresh && self.is_news(piece))
@@ -208,23 +196,19 @@ impl Seam {
     async fn reconcile(&mut self, connection: &Connection, piece: &Piece) -> Result<(), store::Error> {
         let is_past = |received: &Nanos| received.micros().0 > self.until.0.saturating_add(RECONCILE_AFTER);
         if !self.is_reconciled && piece.events.received.first().is_some_and(is_past) {
-            let gaps =
-                connection.execute("hold gaps against what all owners wrote", RECONCILE, &[&self.lane.0]).await?;
+            let from = system_time(self.until.0.saturating_sub(RECONCILED));
+            let arguments: store::connect::Arguments<'_> = &[&self.lane.0, &from];
+            let gaps = connection.execute("hold gaps against what all owners wrote", RECONCILE, arguments).await?;
             info!(lane = piece.lane.name, gaps, "gaps of trades held against what all owners of the lane wrote");
             self.is_reconciled = true;
         }
         Ok(())
     }
 
-    fn region(&self, received: Nanos) -> Region {
-        let after = received.micros().0.saturating_sub(self.until.0);
-        if after < -MARGIN {
-            Region::Before
-        } else if after <= MARGIN {
-            Region::At
-        } else {
-            Region::After
-        }
+    /// Whether what was received then may be in the database: not so long after the seam that only trades fetched again can
+    /// be.
+    fn is_near(&self, received: Nanos) -> bool {
+        received.micros().0 <= self.until.0.saturating_add(MARGIN)
     }
 
     /// A trade fetched again that may be in the database.
@@ -255,7 +239,7 @@ impl Seam {
         let mut wanted = BTreeSet::new();
         for row in R::list(&piece.events).iter().filter(|row| row.frame() >= piece.from) {
             let instrument = piece.instruments[row.symbol().0 as usize].0;
-            let is_near = self.is_fresh || self.region(piece.events.received(row.frame())) != Region::After;
+            let is_near = self.is_fresh || self.is_near(piece.events.received(row.frame()));
             if is_near && !known.contains_key(&instrument) {
                 wanted.insert(instrument);
             }
@@ -284,8 +268,8 @@ impl Seam {
     async fn stored(&self, connection: &Connection, piece: &Piece) -> Result<HashSet<(i32, i64)>, store::Error> {
         let asked = piece.events.trades.iter().filter(|trade| {
             let instrument = piece.instruments[trade.symbol.0 as usize].0;
-            let region = self.region(piece.events.received(trade.frame));
-            trade.frame >= piece.from && self.is_doubtful(trade, instrument, region)
+            let received = piece.events.received(trade.frame);
+            trade.frame >= piece.from && self.is_doubtful(trade, instrument, received)
         });
         let mut ids = Vec::new();
         let mut instruments = BTreeSet::new();
@@ -308,17 +292,10 @@ impl Seam {
     }
 
     /// Whether only the database can say if it has this trade.
-    fn is_doubtful(&self, trade: &Trade, instrument: i32, region: Region) -> bool {
+    fn is_doubtful(&self, trade: &Trade, instrument: i32, received: Nanos) -> bool {
         let Some(id) = trade.trade_id else { return false };
-        if self.is_fetched(trade) {
-            return true;
-        }
         let last = self.trades.get(&instrument).copied().flatten();
-        match region {
-            Region::Before => last.is_some_and(|last| id > last.id),
-            Region::At => last.is_some(),
-            Region::After => last.is_some_and(|last| id <= last.id),
-        }
+        self.is_fetched(trade) || last.is_some_and(|last| self.is_near(received) || id <= last.id)
     }
 
     fn trades(&mut self, piece: &mut Piece, stored: &HashSet<(i32, i64)>, notes: &mut Notes) {
@@ -337,12 +314,7 @@ impl Seam {
 
     fn is_trade_kept(&self, trade: &Trade, instrument: i32, received: Nanos, stored: &HashSet<(i32, i64)>) -> bool {
         let Some(id) = trade.trade_id else { return received.micros() > self.until };
-        let region = self.region(received);
-        if self.is_doubtful(trade, instrument, region) {
-            return !stored.contains(&(instrument, id));
-        }
-        let is_known = self.trades.get(&instrument).is_some_and(Option::is_some);
-        region != Region::Before || !is_known
+        !self.is_doubtful(trade, instrument, received) || !stored.contains(&(instrument, id))
     }
 
     /// Of a journal that begins after the last owner ended, the first trade shows which ones nobody has.
@@ -550,6 +522,8 @@ const MARGIN: i64 = 60 * SECOND;
 const FRESH_FOR: i64 = 3_600 * SECOND;
 /// How long after the seam everything from before it is committed.
 const RECONCILE_AFTER: i64 = 5 * SECOND;
+/// Gaps found this long before the seam, or after it, are looked at.
+const RECONCILED: i64 = 86_400 * SECOND;
 const SECOND: i64 = 1_000_000;
 /// 2200-01-01, as rows later than that are not written.
 const TIME_MAX: i64 = 7_258_118_400_000_000;
@@ -608,6 +582,8 @@ FROM (
           AND time BETWEEN missed.since - interval '1 s' AND missed.until + interval '1 s') AS found
     WHERE channel = 'trades' AND state IN ('open', 'unhealable') AND lane_id IN (
         SELECT owner.lane_id FROM audit.lanes AS own JOIN audit.lanes AS owner USING (venue, name) WHERE own.lane_id = $1)
+      AND detected_at > $2
+    ORDER BY detected_at DESC LIMIT 512
 ) AS held
 WHERE gap.lane_id = held.lane_id AND gap.frame_pos = held.frame_pos AND gap.ordinal = held.ordinal
   AND (held.is_whole OR (gap.state = 'unhealable' AND gap.healed_rows <> held.rows))";
