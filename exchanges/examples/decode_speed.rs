@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let open = args.next().is_some_and(|word| word == "books").then(|| {
         let mut decoder = Decoder::new(spec, FramePos::FIRST);
         for (received, kind, bytes) in &inputs {
-            let at = At { pos: decoder.next(), received: Nanos(*received), conn: Conn::First };
+            let at = At { pos: decoder.next(), received: Nanos(*received), conn: Conn::FIRST };
             decoder.apply(at, *kind, &mut bytes.clone());
         }
         let plan = LanePlan {

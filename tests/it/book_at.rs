@@ -231,7 +231,7 @@ fn play(wire: &Wire, rng: &mut StdRng) -> (Events, Story) {
     let mut decoder = Decoder::new(spec, FramePos::FIRST);
     let mut story = Story::default();
     let mut input = |kind: Kind, mut bytes: Vec<u8>, time: i64| {
-        let at = At { pos: decoder.next(), received: Nanos((time + 700) * 1_000), conn: Conn::First };
+        let at = At { pos: decoder.next(), received: Nanos((time + 700) * 1_000), conn: Conn::FIRST };
         decoder.apply(at, kind, &mut bytes);
         decoder.actions().clear();
     };

@@ -31,7 +31,7 @@ fn with_books(venue: &str, symbols: &[&str]) -> LanePlan {
 fn eventful(venue: &str, inputs: Vec<Input>) -> Vec<Input> {
     let mut names = Decoder::new(spec(venue), FramePos::FIRST);
     for input in &inputs {
-        let at = At { pos: names.next(), received: Nanos(input.received), conn: Conn::First };
+        let at = At { pos: names.next(), received: Nanos(input.received), conn: Conn::FIRST };
         names.apply(at, input.kind, &mut input.bytes.clone());
     }
     let symbols: Vec<String> = names.symbols().names().iter().map(ToString::to_string).collect();
@@ -87,7 +87,7 @@ fn check(venue: &str, inputs: &[Input]) -> usize {
                 (symbol, (replica.state, side(Side::Buy), side(Side::Sell)))
             })
             .collect();
-        let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::First };
+        let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::FIRST };
         decoder.apply(at, input.kind, &mut input.bytes.clone());
         let log = decoder.take_book_log();
         let events = decoder.swap_events(Events::default());
@@ -129,7 +129,7 @@ fn a_restored_decoder_gives_the_same_books_and_the_same_state() {
                     resumed = Decoder::restore(spec(venue), &state, resumed.next()).unwrap();
                 }
                 let feed = |decoder: &mut Decoder| {
-                    let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::First };
+                    let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::FIRST };
                     decoder.apply(at, input.kind, &mut input.bytes.clone());
                     format!("{:?}", decoder.swap_events(Events::default()).top_books)
                 };
@@ -149,7 +149,7 @@ fn switched_off_nothing_is_kept_and_nothing_given() {
     for inputs in read(&corpus, venue, names[0]).into_values() {
         let mut decoder = Decoder::new(spec(venue), FramePos::FIRST);
         for (_, input) in inputs.into_iter().take(500) {
-            let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::First };
+            let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::FIRST };
             decoder.apply(at, input.kind, &mut input.bytes.clone());
         }
         assert!(decoder.events().top_books.is_empty());
