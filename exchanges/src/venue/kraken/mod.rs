@@ -18,7 +18,7 @@ use crate::{
     conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel, Flags, Side},
-    ids::{Nanos, SymbolIx},
+    ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
     json::{Items, Json, View},
     lane_conns::LaneConns,
@@ -100,6 +100,9 @@ struct Market {
     /// Trades of v1, which have no ids.
     #[serde(default)]
     legacy_trades: Unnumbered,
+    /// Time of the last quote, and the connection it came by.
+    #[serde(default)]
+    quoted: Option<(Micros, Conn)>,
 }
 
 impl Kraken {
@@ -129,6 +132,7 @@ impl Kraken {
             if via.others().is_empty() {
                 market.quotes.on_close(out, symbol, Channel::Quotes, cause);
                 market.legacy_trades.on_close(out, symbol, Channel::Trades, cause);
+                market.quoted = None;
             }
         }
         self.lane.conns.on_close(conn);
@@ -334,6 +338,18 @@ impl Adapter for Kraken {
     }
 }
 
+impl Market {
+    /// Whether a quote is one that the other connection has not brought: quotes have no number, and both connections
+    /// bring them in the order of their times.
+    fn is_news(&mut self, conn: Conn, time: Micros) -> bool {
+        let is_news = self.quoted.is_none_or(|(last, by)| by == conn || time > last);
+        if is_news {
+            self.quoted = Some((time, conn));
+        }
+        is_news
+    }
+}
+
 impl Lane {
     /// The request for what is missing of an instrument's trades.
     fn request(&mut self, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
@@ -370,8 +386,13 @@ impl Frame<'_> {
             Message::Quotes(mut quotes) => quotes.try_for_each(|item| {
                 let symbol = self.delivered(Channel::Quotes, item.need_text("symbol")?)?;
                 let quote = wire::quote(self.at, symbol, item)?;
-                self.lane.markets.entry(symbol).quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
-                self.out.push_quote(quote);
+                let market = self.lane.markets.entry(symbol);
+                if market.is_news(self.at.conn, quote.time) {
+                    market.quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
+                    self.out.push_quote(quote);
+                } else {
+                    self.out.repeats.dropped += 1;
+                }
                 Ok(())
             }),
             Message::Answer(answer) => self.on_answer(&answer),
