@@ -16,6 +16,7 @@ use std::{
 use rust_decimal::Decimal;
 use tapeway::{
     config::{Database, Pin, Secret, Writer},
+    journal::disk::RealDisk,
     lane::{Lane, Progress, Rows},
     queue::Queue,
     store::{self, instruments::InstrumentId, table::Table, watermark::LaneId},
@@ -199,6 +200,7 @@ fn lane() -> Arc<Lane> {
         name: format!("{}.0", VENUES[0].name),
         venue: &VENUES[0],
         journal_id: rand::random(),
+        disk: Arc::new(RealDisk),
         dir: PathBuf::from("/nonexistent"),
         progress: Arc::new(Progress::default()),
         rows: Rows::default(),

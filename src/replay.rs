@@ -37,7 +37,7 @@ impl Replay {
     ///
     /// [`journal::Error::Gone`] when the journal begins later than `from`; other errors as the disk has them.
     pub fn open(lane: &Lane, from: FramePos) -> Result<Self, journal::Error> {
-        let reader = Reader::open(&lane.dir, from)?;
+        let reader = Reader::open_on(lane.disk.clone(), &lane.dir, from)?;
         let decoder = decoder_at_head(lane, &reader);
         let received = reader.created();
         let mut replay = Self { reader, decoder, hole: None, received };

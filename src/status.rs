@@ -1,6 +1,7 @@
 //! What the daemon knows of itself, as `/status` serves it and `tapeway status` prints it.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tapeway_exchanges::{event::Channel, venue::VenueSpec};
 
 use crate::lane::Lane;
 
@@ -26,6 +28,8 @@ pub struct LaneStatus {
     /// Each of them that is open or wanted.
     #[serde(default)]
     pub connections: Vec<ConnectionStatus>,
+    /// What can be proven of each channel that the venue has: class of proof by channel.
+    pub proof: BTreeMap<String, String>,
     /// Symbols planned for the lane.
     pub symbols: usize,
     /// Subscriptions by state.
@@ -305,6 +309,7 @@ impl LaneEntry {
         LaneStatus {
             lane: self.lane.name.clone(),
             venue: self.lane.venue.name.into(),
+            proof: proofs(self.lane.venue, self.lane.venue.channels).collect(),
             appended: appended.get(),
             durable: durable.get(),
             committed: committed.get(),
@@ -334,6 +339,11 @@ impl LaneStatus {
             Connection::Stopped => Some(format!("lane {name}: stopped: {}", error())),
         }
     }
+}
+
+/// Channels of a venue with the class of proof each allows, by name.
+pub fn proofs(venue: &VenueSpec, channels: &[Channel]) -> impl Iterator<Item = (String, String)> {
+    channels.iter().map(|channel| (channel.name().into(), (venue.proof)(*channel).name().into()))
 }
 
 /// Problems a lane's status names; more are only counted.

@@ -223,6 +223,23 @@ impl Actions {
     }
 }
 
+/// Lengths of the lists of events before an input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    trades: usize,
+    levels: usize,
+    quotes: usize,
+    notes: usize,
+    books: usize,
+}
+
+impl Mark {
+    /// Notes before the input.
+    pub(crate) const fn notes(self) -> usize {
+        self.notes
+    }
+}
+
 /// What came more than once, and what came by one connection alone. Counts only: no event depends on them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Repeats {
@@ -296,6 +313,31 @@ impl Outbox {
     /// Emits a reject: this input, or part of it, could not be decoded.
     pub fn push_reject(&mut self, error: &FrameError) {
         let (frame, reason, detail) = (self.frame, error.reason(), error.to_string());
+        self.events.notes.push(Note::Reject(Reject { frame, reason, detail }));
+    }
+
+    /// Where events of the current input will begin.
+    pub(crate) fn mark(&self) -> Mark {
+        let Events { trades, levels, quotes, notes, .. } = &self.events;
+        let books = self.book_log.as_ref().map_or(0, Vec::len);
+        Mark { trades: trades.len(), levels: levels.len(), quotes: quotes.len(), notes: notes.len(), books }
+    }
+
+    /// Takes back everything emitted since `mark`, in the same input.
+    pub(crate) fn take_back(&mut self, mark: Mark) {
+        self.events.trades.truncate(mark.trades);
+        self.events.levels.truncate(mark.levels);
+        self.events.quotes.truncate(mark.quotes);
+        self.events.notes.truncate(mark.notes);
+        if let Some(log) = &mut self.book_log {
+            log.truncate(mark.books);
+        }
+        self.gaps = 0;
+    }
+
+    /// Emits what an input leaves over which the adapter panicked.
+    pub(crate) fn push_panic(&mut self, detail: String) {
+        let (frame, reason) = (self.frame, "adapter_panic");
         self.events.notes.push(Note::Reject(Reject { frame, reason, detail }));
     }
 

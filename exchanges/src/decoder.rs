@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox, Repeats},
+    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox, Repeats},
     conn::{Conn, Conns},
     error::{FrameError, head},
     event::Events,
+    guard::guarded,
     ids::{FramePos, Nanos},
     input::{self, Kind},
+    open_gaps::OpenGaps,
     replica::BookMessage,
     subscription::Subscriptions,
     symbols::Symbols,
@@ -24,6 +26,7 @@ pub struct Decoder {
     out: Outbox,
     rows_total: u64,
     plan: Option<LanePlan>,
+    gaps: OpenGaps,
 }
 
 impl Decoder {
@@ -33,24 +36,24 @@ impl Decoder {
     pub fn new(spec: &'static VenueSpec, next: FramePos) -> Self {
         let mut out = Outbox::default();
         out.events.clear(next);
-        Self { spec, adapter: (spec.build)(), out, rows_total: 0, plan: None }
+        Self { spec, adapter: (spec.build)(), out, rows_total: 0, plan: None, gaps: OpenGaps::default() }
     }
 
     /// A decoder as it was before the input at `next`, from the bytes [`state`](Self::state) gave then.
     ///
     /// # Errors
     ///
-    /// [`StateError`]: the bytes are no state, or of another venue or format.
+    /// [`StateError`]: the bytes are no state, or of another venue or format, or the adapter panics over them.
     pub fn restore(spec: &'static VenueSpec, state: &[u8], next: FramePos) -> Result<Self, StateError> {
-        let State { format, venue, rows_total, plan, symbols, adapter } = serde_json::from_slice(state)?;
+        let State { format, venue, rows_total, plan, symbols, adapter, gaps } = serde_json::from_slice(state)?;
         if format != STATE_FORMAT {
             return Err(StateError::Format { found: format });
         }
         if venue != spec.name {
             return Err(StateError::Venue { found: venue, expected: spec.name });
         }
-        let mut decoder = Self { rows_total, plan, ..Self::new(spec, next) };
-        decoder.adapter.restore(adapter)?;
+        let mut decoder = Self { rows_total, plan, gaps, ..Self::new(spec, next) };
+        guarded(|| decoder.adapter.restore(adapter)).map_err(|message| StateError::Panic { message })??;
         decoder.out.events.symbols = symbols.names().into();
         decoder.out.symbols = symbols;
         decoder.out.events.rows_total = rows_total;
@@ -59,12 +62,25 @@ impl Decoder {
 
     /// Handles one journaled input. What it could not decode becomes a reject note; nothing is skipped
     /// silently. `bytes` is the record as journaled and may be edited in place.
+    ///
+    /// An adapter that panics costs its frame and its connection: see [`panicked`](Self::panicked).
     pub fn apply(&mut self, at: At, kind: Kind, bytes: &mut [u8]) {
         let rows_before = self.out.events.rows();
         self.out.begin(at);
-        if let Err(error) = self.dispatch(at, kind, bytes) {
-            self.out.push_reject(&error);
+        let (mark, len) = (self.out.mark(), bytes.len());
+        match guarded(|| self.dispatch(at, kind, bytes)) {
+            Ok(Ok(())) => {
+                if kind == Kind::Open {
+                    self.gaps.end(at, &mut self.out);
+                }
+            }
+            Ok(Err(error)) => self.out.push_reject(&error),
+            Err(message) => {
+                self.out.take_back(mark);
+                self.panicked(at, format!("over {} of {len} bytes: {message}", kind.name()));
+            }
         }
+        self.gaps.follow(&self.out.events.notes[mark.notes()..]);
         self.rows_total += (self.out.events.rows() - rows_before) as u64;
         self.out.events.rows_total = self.rows_total;
         if self.out.symbols.len() != self.out.events.symbols.len() {
@@ -79,9 +95,21 @@ impl Decoder {
         self.out.push_lost(detail);
     }
 
-    /// Lets the adapter act on the passing of time. Never called on replay.
+    /// Goes on at a later position, whose lane has given `rows_total` rows by then: the frames between are lost to this
+    /// journal. What was in them is for the venue's numbering to miss. Events not taken yet are dropped.
+    pub fn go_on_at(&mut self, next: FramePos, rows_total: u64) {
+        self.rows_total = rows_total;
+        self.out.events.clear(next);
+        self.out.events.rows_total = rows_total;
+    }
+
+    /// Lets the adapter act on the passing of time. Never called on replay. An adapter that panics here keeps its
+    /// state, which a tick does not change, and asks for a new connection.
     pub fn tick(&mut self, now: Nanos) {
-        self.adapter.on_tick(now, &mut self.out.actions);
+        if let Err(message) = guarded(|| self.adapter.on_tick(now, &mut self.out.actions)) {
+            self.out.actions.clear();
+            self.reconnect(self.adapter.open(), &format!("over a tick: {message}"));
+        }
     }
 
     /// Takes the chunk filled so far and leaves `fresh` (emptied, its memory reused) in its place.
@@ -119,6 +147,7 @@ impl Decoder {
             plan: self.plan.clone(),
             symbols: self.out.symbols.clone(),
             adapter: self.adapter.state(),
+            gaps: self.gaps.clone(),
         };
         serde_json::to_vec(&state).expect("a state has only string keys and finite numbers")
     }
@@ -174,6 +203,31 @@ impl Decoder {
     #[must_use]
     pub fn symbols(&self) -> &Symbols {
         &self.out.symbols
+    }
+
+    /// The adapter panicked: what it knows cannot be trusted any more, and a process that ended here would meet the
+    /// same frame again after its restart. So, live and on replay alike:
+    ///
+    /// 1. what it emitted for this input is taken back, and a reject says why;
+    /// 2. gaps that it still had open end as unhealable: nobody remembers what they were waiting for;
+    /// 3. a gap over everything begins, because nothing can be proven until there is a new connection;
+    /// 4. a new adapter goes on, and asks for that connection.
+    fn panicked(&mut self, at: At, what: String) {
+        self.out.push_panic(format!("the adapter panicked {what}"));
+        self.gaps.abandon(at, &mut self.out);
+        self.gaps.begin(at, &mut self.out);
+        let mut open = self.adapter.open();
+        open.insert(at.conn);
+        self.adapter = (self.spec.build)();
+        self.out.actions.clear();
+        self.reconnect(open, &what);
+    }
+
+    /// Asks for new connections in place of these.
+    fn reconnect(&mut self, open: Conns, what: &str) {
+        for conn in open.iter() {
+            self.out.actions.of(conn).reconnect(reconnect(what));
+        }
     }
 
     fn dispatch(&mut self, at: At, kind: Kind, bytes: &mut [u8]) -> Result<(), FrameError> {
@@ -233,6 +287,12 @@ pub enum StateError {
         /// The lane's venue.
         expected: &'static str,
     },
+    /// The adapter panicked over it.
+    #[error("the adapter panicked over its saved state: {message}")]
+    Panic {
+        /// What it said.
+        message: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -243,6 +303,14 @@ struct State {
     plan: Option<LanePlan>,
     symbols: Symbols,
     adapter: serde_json::Value,
+    /// Absent while there is none.
+    #[serde(default, skip_serializing_if = "OpenGaps::is_empty")]
+    gaps: OpenGaps,
+}
+
+/// Why a connection is given up after a panic.
+fn reconnect(what: &str) -> CloseReason {
+    CloseReason { kind: CloseKind::Protocol, detail: format!("the adapter panicked {what}") }
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, FrameError> {

@@ -257,6 +257,8 @@ pub enum GapEnd {
     Resynced,
     /// The venue can no longer serve what is missing.
     Unhealable,
+    /// The stretch is over, and nothing the venue sends can tell whether something was missed in it.
+    Unprovable,
 }
 
 impl GapEnd {
@@ -267,6 +269,7 @@ impl GapEnd {
             Self::Healed => "healed",
             Self::Resynced => "resynced",
             Self::Unhealable => "unhealable",
+            Self::Unprovable => "unprovable",
         }
     }
 }

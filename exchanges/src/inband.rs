@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     adapter::Outbox,
     event::Cause,
-    gaps::{OpenGaps, Span},
+    gaps::{OpenGaps, Resync, Span},
     ids::{Micros, SymbolIx},
     sequence::Missing,
 };
@@ -30,11 +30,18 @@ pub(crate) struct Inband {
 }
 
 impl Inband {
-    /// A snapshot: whatever was missing is behind it.
-    pub(crate) fn on_snapshot(&mut self, symbol: SymbolIx, time: Option<Micros>, received: Micros, out: &mut Outbox) {
+    /// A snapshot with this id, where there are ids: whatever was missing is behind it.
+    pub(crate) fn on_snapshot(
+        &mut self,
+        symbol: SymbolIx,
+        id: Option<i64>,
+        time: Option<Micros>,
+        received: Micros,
+        out: &mut Outbox,
+    ) {
         self.on_update(time);
         self.is_live = true;
-        self.gaps.resynced(out, symbol, None, time.or(Some(received)));
+        self.gaps.resynced(out, symbol, Resync { id, before_run: None, until: time.or(Some(received)) });
     }
 
     /// An update, whatever the book's state.
@@ -60,11 +67,12 @@ impl Inband {
         self.is_live = false;
     }
 
-    /// The connection ended.
-    pub(crate) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
+    /// The connection ended behind the update with this id, where there are ids.
+    pub(crate) fn on_close(&mut self, symbol: SymbolIx, last: Option<i64>, cause: Cause, out: &mut Outbox) {
         if std::mem::take(&mut self.has_delivered) {
             let span = Span { since: self.time, until: None };
-            self.gaps.open(out, symbol, cause, Missing::UNKNOWN, span);
+            let missing = Missing { first: last.map(|last| last.saturating_add(1)), last: None };
+            self.gaps.open(out, symbol, cause, missing, span);
         }
         self.is_live = false;
     }

@@ -254,6 +254,7 @@ impl Fleet {
             name: name.into(),
             venue: spec,
             journal_id: journal.identity().journal_id,
+            disk: journal.disk(),
             dir: journal.dir().into(),
             progress: journal.progress(),
             rows: Rows::default(),

@@ -70,7 +70,7 @@ impl Script {
             lanes.resize(lanes.len().max(nr + 1), None);
             lanes[nr].get_or_insert_with(|| lane.clone());
             let instruments = events.symbols.iter().map(|symbol| numbers[&(lane.venue.name, symbol.clone())]).collect();
-            building.push(piece(lane, nr, events, instruments), Instant::now());
+            building.push(piece(lane, nr, events, instruments), Instant::now().into());
             if building.is_full(&limits) {
                 files.add(building.take())?;
             }
@@ -152,10 +152,10 @@ pub(super) fn piece(lane: &Arc<Lane>, nr: usize, events: Events, instruments: Ar
 }
 
 /// Numbers of instruments by venue and symbol.
-type Numbers = std::collections::BTreeMap<(&'static str, Symbol), InstrumentId>;
+pub(super) type Numbers = std::collections::BTreeMap<(&'static str, Symbol), InstrumentId>;
 
 /// Gives every instrument of the material its number.
-async fn register(material: &Material, connection: &Connection) -> Result<Numbers, BenchError> {
+pub(super) async fn register(material: &Material, connection: &Connection) -> Result<Numbers, BenchError> {
     let mut symbols = std::collections::BTreeSet::new();
     material.each_chunk(|_, lane, events| {
         symbols.extend(events.symbols.iter().map(|symbol| (lane.venue.name, symbol.clone())));

@@ -135,7 +135,7 @@ impl Target {
                 self.empty()?;
                 self.psql(&[
                     "-c",
-                    "TRUNCATE market_data.instruments, market_data.instruments_history, market_data.venues",
+                    "TRUNCATE market_data.instruments, market_data.instruments_history, market_data.venues, audit.channels",
                 ])?;
             }
         }

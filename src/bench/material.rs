@@ -84,6 +84,7 @@ impl Material {
                 name: identity.lane,
                 venue,
                 journal_id: identity.journal_id,
+                disk: journal.disk(),
                 dir: journal.dir().into(),
                 progress: journal.progress(),
                 rows: Rows::default(),

@@ -7,6 +7,7 @@
 //! sink     events -> writer -> database        \  beside psql \copy of the same rows, in the same order, in
 //! catchup  journal -> replay -> writer -> database /  the same transactions, into the same tables
 //! live     loopback -> daemon -> database      at a fixed rate, and the highest rate that holds
+//! scale    what rows cost, how much room they take and how long questions take in a database that has grown
 //! ```
 //!
 //! Frames come from a recording of the loopback venues made at the start, by the daemon itself with its database out
@@ -14,7 +15,7 @@
 //!
 //! - `report.rs`: values and medians; `process.rs`: CPU and memory; `database.rs`: the database; `material.rs`: what
 //!   the stages work on; `frames.rs`: frames in memory; `copy.rs`: psql's side; `beside.rs`: both in turn
-//! - `decode.rs`, `typed.rs`, `encode.rs`, `journal.rs`, `sink.rs`, `catchup.rs`, `live.rs`: the stages
+//! - `decode.rs`, `typed.rs`, `encode.rs`, `journal.rs`, `sink.rs`, `catchup.rs`, `live.rs`, `scale.rs`: the stages
 
 use std::{
     fs, io,
@@ -46,6 +47,7 @@ mod live;
 mod material;
 mod process;
 mod report;
+mod scale;
 mod sink;
 mod typed;
 
@@ -65,6 +67,8 @@ pub struct Options {
     pub runs: usize,
     /// Rows of a run, about.
     pub rows: u64,
+    /// Rows stored when `scale` measures, ascending.
+    pub stored: Vec<u64>,
     /// Length of a live measurement.
     pub seconds: u64,
     /// Rows a second of the live stage; `None` measures no fixed rate.
@@ -92,7 +96,8 @@ impl Options {
     #[must_use]
     pub fn smoke(self) -> Self {
         let rate = self.rate.map(|rate| rate.min(4_000.0));
-        Self { runs: 1, rows: 20_000, seconds: 2, rate, is_search_wanted: false, symbols: 8, ..self }
+        let stored = vec![50_000];
+        Self { runs: 1, rows: 20_000, stored, seconds: 2, rate, is_search_wanted: false, symbols: 8, ..self }
     }
 }
 
@@ -179,7 +184,7 @@ async fn run_in(options: &Options, dir: &Path) -> Result<Report, BenchError> {
     let mut report = Report::new(options.is_json);
     let is_wanted = |stages: &[Stage]| stages.iter().any(|stage| options.stages.contains(stage));
     let is_decode_generated = is_wanted(&[Stage::Decode]) && options.recordings.is_empty();
-    let material = if is_decode_generated || is_wanted(&[Stage::Encode, Stage::Journal, Stage::Sink, Stage::Catchup]) {
+    let material = if is_decode_generated || is_wanted(&NEED_MATERIAL) {
         Some(Material::record(options, dir).await?)
     } else {
         None
@@ -190,7 +195,7 @@ async fn run_in(options: &Options, dir: &Path) -> Result<Report, BenchError> {
     if let Some(material) = &material {
         without_database(options, dir, material, is_decode_generated, &mut report)?;
     }
-    if is_wanted(&[Stage::Sink, Stage::Catchup, Stage::Live]) {
+    if is_wanted(&[Stage::Sink, Stage::Catchup, Stage::Live, Stage::Scale]) {
         let mut target = Target::open(options, dir).await?;
         let result = with_database(options, dir, material.as_ref(), &target, &mut report).await;
         let cleaned = target.clean(StopMode::Immediate).await;
@@ -242,11 +247,17 @@ async fn with_database(
         }
         script.remove()?;
     }
+    if let Some(material) = material.filter(|_| is_wanted(Stage::Scale)) {
+        scale::run(options, material, target, report).await?;
+    }
     if is_wanted(Stage::Live) {
         live::run(options, dir, target, report).await?;
     }
     Ok(())
 }
+
+/// Stages that work on recorded material.
+const NEED_MATERIAL: [Stage; 5] = [Stage::Encode, Stage::Journal, Stage::Sink, Stage::Catchup, Stage::Scale];
 
 /// Says on stderr what is being done.
 macro_rules! progress {

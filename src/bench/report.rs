@@ -19,11 +19,14 @@ pub enum Stage {
     Catchup,
     /// A venue's WebSocket to the database.
     Live,
+    /// A database with many rows: writing, room, questions.
+    Scale,
 }
 
 impl Stage {
     /// Every stage, in the order they run.
-    pub const ALL: [Self; 6] = [Self::Decode, Self::Encode, Self::Journal, Self::Sink, Self::Catchup, Self::Live];
+    pub const ALL: [Self; 7] =
+        [Self::Decode, Self::Encode, Self::Journal, Self::Sink, Self::Catchup, Self::Live, Self::Scale];
 
     /// Its name on the command line and in the output.
     #[must_use]
@@ -35,6 +38,7 @@ impl Stage {
             Self::Sink => "sink",
             Self::Catchup => "catchup",
             Self::Live => "live",
+            Self::Scale => "scale",
         }
     }
 }

@@ -72,11 +72,12 @@ async fn once(
 }
 
 /// The same lane with everything still to come, and nothing to read it from but the queue.
-fn without_journal(lane: &Lane) -> Lane {
+pub(super) fn without_journal(lane: &Lane) -> Lane {
     Lane {
         name: lane.name.clone(),
         venue: lane.venue,
         journal_id: rand::random(),
+        disk: lane.disk.clone(),
         dir: PathBuf::from("/nonexistent"),
         progress: Arc::new(Progress::default()),
         rows: Rows::default(),

@@ -13,15 +13,19 @@ use crate::{
 /// Values go to stdout, one a line; what is being done goes to stderr. Files, processes and rows are removed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What to measure, separated by commas: decode, encode, journal, sink, catchup, live. Everything when absent.
+    /// What to measure, separated by commas: decode, encode, journal, sink, catchup, live, scale.
+    /// Everything but scale when absent.
     #[arg(value_delimiter = ',', value_name = "STAGES")]
     stages: Vec<Stage>,
     /// Runs of each measurement; the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     runs: u16,
-    /// Rows of a run of every stage but live.
+    /// Rows of a run of every stage but live; of scale, the rows that are written again and again.
     #[arg(long, default_value_t = 3_000_000)]
     rows: u64,
+    /// Rows stored when scale measures, ascending, separated by commas.
+    #[arg(long, value_delimiter = ',', default_values = ["5000000", "50000000"], value_name = "ROWS")]
+    stored: Vec<u64>,
     /// Seconds of a run of live.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
@@ -61,11 +65,16 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
-    let stages = if args.stages.is_empty() { Stage::ALL.to_vec() } else { args.stages };
+    let stages = if args.stages.is_empty() {
+        Stage::ALL.into_iter().filter(|stage| *stage != Stage::Scale).collect()
+    } else {
+        args.stages
+    };
     let mut options = Options {
         stages,
         runs: args.runs.into(),
         rows: args.rows,
+        stored: args.stored,
         seconds: args.seconds,
         rate: Some(args.rate),
         is_search_wanted: !args.no_search,

@@ -6,6 +6,7 @@ use super::Failure;
 use crate::{
     app::outlook::{Outlook, outlook},
     config::Config,
+    status::proofs,
     store::{Capabilities, Connector, Layout},
 };
 
@@ -91,6 +92,13 @@ fn say_venue(outlook: &Outlook) -> bool {
     let Outlook { venue, symbols, streams, redundancy, lanes, unknown, list_error } = outlook;
     let each = if *redundancy > 1 { format!(", {redundancy} connections each") } else { String::new() };
     println!("{venue:<14} {symbols} symbols, {streams} streams, {} lanes{each}", lanes.len());
+    if let Some(spec) = tapeway_exchanges::venue::find(venue) {
+        let mut channels: Vec<_> = lanes.iter().flat_map(|lane| &lane.channels).copied().collect();
+        channels.sort_unstable();
+        channels.dedup();
+        let proof: Vec<String> = proofs(spec, &channels).map(|(channel, class)| format!("{channel} {class}")).collect();
+        println!("  proof  {}; books: {}", proof.join(", "), spec.book_rule);
+    }
     for lane in lanes {
         let shown: Vec<&str> = lane.symbols.iter().take(SYMBOLS_SHOWN).map(String::as_str).collect();
         let more = lane.symbols.len() - shown.len();

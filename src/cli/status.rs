@@ -64,6 +64,12 @@ fn table(status: &Status) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     rows.extend(status.lanes.iter().map(lane_row));
     text += &aligned(&rows);
+    let mut venues: Vec<_> = status.lanes.iter().map(|lane| (&lane.venue, &lane.proof)).collect();
+    venues.dedup_by_key(|(venue, _)| *venue);
+    for (venue, proof) in venues.into_iter().filter(|(_, proof)| !proof.is_empty()) {
+        let proof: Vec<String> = proof.iter().map(|(channel, class)| format!("{channel} {class}")).collect();
+        text += &format!("  {venue} proves: {}\n", proof.join(", "));
+    }
     for lane in &status.lanes {
         for connection in lane.connections.iter().filter(|_| lane.connections.len() > 1) {
             text += &format!("  {}: {}\n", lane.lane, connection_line(connection));
@@ -168,11 +174,15 @@ mod tests {
 
     #[test]
     fn the_table_shows_why_it_is_not_ready_and_lines_up() {
-        let lane = LaneStatus { lane: "kraken.0".into(), appended: 12, committed: 9, ..LaneStatus::default() };
+        let proof = [("book".into(), "checksum".into()), ("trades".into(), "contiguous".into())].into();
+        let venue = "kraken".into();
+        let lane =
+            LaneStatus { lane: "kraken.0".into(), venue, proof, appended: 12, committed: 9, ..LaneStatus::default() };
         let status =
             Status { not_ready: vec!["lane kraken.0: not started".into()], lanes: vec![lane], ..Status::default() };
         let text = table(&status);
         assert!(text.contains("NOT READY") && text.contains("! lane kraken.0: not started"), "{text}");
+        assert!(text.contains("  kraken proves: book checksum, trades contiguous\n"), "{text}");
         let lines: Vec<&str> =
             text.lines().filter(|line| line.starts_with("lane") || line.starts_with("kraken")).collect();
         let end = lines[0].find("pending").unwrap() + "pending".len();

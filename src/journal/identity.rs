@@ -17,7 +17,7 @@ use super::{
 /// Who a lane's folder belongs to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// Random, made with the folder: a new folder starts positions anew, and must not be taken for the old one.
+    /// Unique, made with the folder: a new folder starts positions anew, and must not be taken for the old one.
     pub journal_id: u128,
     /// The lane's venue.
     pub venue: String,
@@ -28,10 +28,10 @@ pub struct Identity {
 impl Identity {
     /// A new identity. Panics on names longer than 255 bytes, which the configuration refuses.
     #[must_use]
-    pub fn new(venue: &str, lane: &str) -> Self {
+    pub fn new(disk: &dyn Disk, venue: &str, lane: &str) -> Self {
         assert!(venue.len() <= NAME_BYTES_MAX, "a venue's name is short");
         assert!(lane.len() <= NAME_BYTES_MAX, "a lane's name is short");
-        Self { journal_id: rand::random(), venue: venue.into(), lane: lane.into() }
+        Self { journal_id: disk.unique(), venue: venue.into(), lane: lane.into() }
     }
 
     /// Reads the identity of a lane's folder; `None` when the file is not there.

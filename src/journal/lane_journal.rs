@@ -262,6 +262,12 @@ impl LaneJournal {
         &self.identity
     }
 
+    /// The disk it is on.
+    #[must_use]
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
     /// The lane's folder.
     #[must_use]
     pub fn dir(&self) -> &std::path::Path {
@@ -283,7 +289,7 @@ impl LaneJournal {
     fn begin_segment(&mut self, state: &[u8]) -> Result<(), Error> {
         self.check()?;
         let mut head = Vec::new();
-        Head::put(&mut head, &self.identity, self.next, now(), state)?;
+        Head::put(&mut head, &self.identity, self.next, now(self.disk.as_ref()), state)?;
         let path = SegmentFile::path(&self.dir, self.next);
         let began = Instant::now();
         let file = match self.create(&path, &head) {
@@ -321,8 +327,9 @@ impl LaneJournal {
     }
 }
 
-fn now() -> Nanos {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+/// The disk's clock.
+fn now(disk: &dyn Disk) -> Nanos {
+    let since = disk.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 

@@ -2,8 +2,12 @@
 //!
 //! What may be removed, in this order, oldest first and always from the beginning of a lane:
 //! 1. sealed, wholly committed segments older than `journal.keep_for`;
-//! 2. only while a byte limit is passed: sealed, wholly committed segments however young;
+//! 2. only while less than a segment's room is left before a byte limit: sealed, wholly committed segments however young,
+//!    so that what arrives until the next pass has room;
 //! 3. nothing else. What is not committed stays, and the journal is full until the writers have come on.
+//!
+//! A journal that was full has room again when a whole segment fits in, or when waiting frees nothing more because all is
+//! committed: compression frees a little again and again, and lanes that connect for a second each time are of no use.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,6 +30,7 @@ pub(crate) struct Retainer {
     dir: PathBuf,
     keep_for: Duration,
     free_bytes_min: u64,
+    segment_bytes_max: u64,
     is_compressed: bool,
     space: Arc<Space>,
     lanes: Lanes,
@@ -61,6 +66,7 @@ impl Retainer {
             dir: config.dir.clone(),
             keep_for: config.keep_for,
             free_bytes_min: config.free_bytes_min,
+            segment_bytes_max: config.segment_bytes_max,
             is_compressed: config.is_compressed,
             space,
             lanes,
@@ -97,8 +103,7 @@ impl Retainer {
         }
         let mut bytes = self.usage()?;
         let mut free = self.disk.free_bytes(&self.dir).map_err(Error::io("look for room on", &self.dir))?;
-        let mut is_full = self.is_short(bytes, free);
-        while self.is_short(bytes, free) {
+        while self.is_tight(bytes, free) {
             let oldest = held.iter_mut().filter(|lane| lane.is_first_committed());
             let Some(lane) = oldest.min_by_key(|lane| lane.segments[0].modified) else { break };
             let len = lane.segments[0].bytes;
@@ -110,9 +115,9 @@ impl Retainer {
             pass.given_up += 1;
             bytes = bytes.saturating_sub(len);
             free = free.saturating_add(len);
-            is_full = self.is_short(bytes, free);
         }
-        (pass.bytes, pass.is_full) = (bytes, is_full);
+        let is_still_full = self.space.is_full() && self.is_tight(bytes, free) && held.iter().any(Held::is_behind);
+        (pass.bytes, pass.is_full) = (bytes, self.is_short(bytes, free) || is_still_full);
         self.report(&held, pass, free);
         first_error.map_or(Ok(pass), Err)
     }
@@ -120,6 +125,11 @@ impl Retainer {
     fn is_short(&self, bytes: u64, free: u64) -> bool {
         // Less than lanes hand over at once is none.
         bytes > self.space.bytes_max() || free < self.free_bytes_min.max(FREE_BYTES_MIN)
+    }
+
+    /// Whether less than a segment's room is left.
+    fn is_tight(&self, bytes: u64, free: u64) -> bool {
+        self.is_short(bytes.saturating_add(self.segment_bytes_max), free.saturating_sub(self.segment_bytes_max))
     }
 
     fn report(&self, held: &[Held], pass: Pass, free: u64) {
@@ -190,6 +200,12 @@ impl Held {
     /// Whether the first segment is sealed and all its rows are committed.
     fn is_first_committed(&self) -> bool {
         self.segments.get(1).is_some_and(|second| second.first <= self.status.progress().committed())
+    }
+
+    /// Whether writers have not come as far as the lane's end.
+    fn is_behind(&self) -> bool {
+        let progress = self.status.progress();
+        progress.committed() < progress.appended()
     }
 
     fn remove_first(&mut self, disk: &dyn Disk, is_expired: bool) -> Result<bool, Error> {

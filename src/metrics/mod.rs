@@ -135,7 +135,11 @@ fn describe() {
     describe_counter!(HOLES_FILLED, Unit::Count, "Holes of one connection that the other filled.");
     describe_gauge!(SUBSCRIPTIONS, Unit::Count, "Subscriptions by state.");
     describe_gauge!(LAST_FRAME_TIMESTAMP, Unit::Seconds, "Unix time of the last frame.");
-    describe_histogram!(VENUE_TO_RECEIVE, Unit::Seconds, "Venue time of a row to receive time of its frame.");
+    describe_histogram!(
+        VENUE_TO_RECEIVE,
+        Unit::Seconds,
+        "Venue time of a row to receive time of its frame, for the last row of each chunk and kind."
+    );
     describe_counter!(QUEUE_ROWS_IN, Unit::Count, "Rows offered to the queue.");
     describe_counter!(QUEUE_ROWS_DROPPED, Unit::Count, "Rows a full queue refused; read from the journal instead.");
     describe_gauge!(LANE_ROWS_RECEIVED, Unit::Count, "Rows the lane's frames have given since its first frame.");

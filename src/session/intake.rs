@@ -14,14 +14,14 @@ use tracing::{info, warn};
 
 use crate::{
     journal::{self, LaneJournal},
-    lane::Lane,
+    lane::{Ahead, Lane},
     metrics::SessionMetrics,
     status::{LaneStatus, Shared, unix_now},
 };
 
 /// One lane's journal and decoder, and the way to its queue.
 #[derive(Debug)]
-pub(super) struct Intake {
+pub struct Intake {
     lane: Arc<Lane>,
     journal: LaneJournal,
     decoder: Decoder,
@@ -30,11 +30,13 @@ pub(super) struct Intake {
     chunk_rows_max: usize,
     /// A frame's bytes as the parser may edit them.
     scratch: Vec<u8>,
+    /// The decoder's state at the end of what was recovered, until the writer has found that the database is not ahead.
+    recovered: Option<Vec<u8>>,
 }
 
 impl Intake {
     /// Joins a recovered journal and the decoder that stands at its end.
-    pub(super) fn new(
+    pub fn new(
         lane: Arc<Lane>,
         journal: LaneJournal,
         decoder: Decoder,
@@ -43,7 +45,7 @@ impl Intake {
     ) -> Self {
         let metrics = SessionMetrics::new(lane.venue.name, &lane.name);
         lane.rows.on_receive(decoder.rows_total());
-        Self { lane, journal, decoder, metrics, status, chunk_rows_max, scratch: Vec::new() }
+        Self { lane, journal, decoder, metrics, status, chunk_rows_max, scratch: Vec::new(), recovered: None }
     }
 
     /// Journals one input and decodes it.
@@ -51,12 +53,7 @@ impl Intake {
     /// # Errors
     ///
     /// The journal could not take it; then it was not decoded either.
-    pub(super) fn take(
-        &mut self,
-        origin: impl Into<Origin>,
-        received: Nanos,
-        bytes: &[u8],
-    ) -> Result<(), journal::Error> {
+    pub fn take(&mut self, origin: impl Into<Origin>, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
         let Origin { kind, conn } = origin.into();
         let pos = self.journal.append((kind, conn), received, bytes)?;
         self.scratch.clear();
@@ -75,18 +72,44 @@ impl Intake {
     /// # Errors
     ///
     /// The journal has no room, or cannot be written.
-    pub(super) fn begin(&mut self) -> Result<(), journal::Error> {
-        block_in_place(|| self.journal.begin(&self.decoder.state()))
+    pub fn begin(&mut self) -> Result<(), journal::Error> {
+        let state = self.decoder.state();
+        block_in_place(|| self.journal.begin(&state))?;
+        self.recovered = Some(state);
+        Ok(())
+    }
+
+    /// Goes on from the watermark when the database has more of the lane than the journal. What was received since the
+    /// start stands at positions that are taken, so the decoder goes back to the end of what was recovered: the venue's
+    /// numbering then shows what is missing since. Between connections only.
+    ///
+    /// # Errors
+    ///
+    /// The journal has no room, or cannot be written.
+    pub fn go_on_if_behind(&mut self) -> Result<(), journal::Error> {
+        let Some(Ahead { next, rows_total }) = self.lane.progress.ahead() else { return Ok(()) };
+        let state = self.recovered.clone().unwrap_or_else(|| self.decoder.state());
+        let mut decoder = Decoder::restore(self.lane.venue, &state, next).unwrap_or_else(|error| {
+            warn!(lane = self.lane.name, %error, "the adapter's state at the start is of no use");
+            Decoder::new(self.lane.venue, next)
+        });
+        decoder.go_on_at(next, rows_total);
+        let from = self.journal.next();
+        block_in_place(|| self.journal.begin_at(next, &decoder.state()))?;
+        info!(lane = self.lane.name, %from, to = %next, "the journal goes on from the watermark");
+        self.decoder = decoder;
+        self.lane.rows.on_receive(rows_total);
+        Ok(())
     }
 
     /// Whether the chunk is large enough to be handed on without waiting for more.
-    pub(super) fn is_chunk_full(&self) -> bool {
+    pub fn is_chunk_full(&self) -> bool {
         let events = self.decoder.events();
         events.rows() >= self.chunk_rows_max || events.received.len() >= CHUNK_FRAMES_MAX
     }
 
     /// Whether frames wait to be flushed.
-    pub(super) fn is_chunk_empty(&self) -> bool {
+    pub fn is_chunk_empty(&self) -> bool {
         self.decoder.events().is_empty()
     }
 
@@ -95,7 +118,7 @@ impl Intake {
     /// # Errors
     ///
     /// The journal could not write; the events are not handed on.
-    pub(super) fn flush(&mut self) -> Result<(), journal::Error> {
+    pub fn flush(&mut self) -> Result<(), journal::Error> {
         if self.decoder.events().is_empty() {
             return Ok(());
         }
@@ -115,7 +138,7 @@ impl Intake {
     /// # Errors
     ///
     /// The disk refused; the next start recovers what is there.
-    pub(super) fn seal(&mut self) -> Result<(), journal::Error> {
+    pub fn seal(&mut self) -> Result<(), journal::Error> {
         self.flush()?;
         block_in_place(|| match self.journal.roll(&self.decoder.state()) {
             Err(journal::Error::Full { .. } | journal::Error::TooLong { .. }) => self.journal.seal(),
@@ -124,29 +147,36 @@ impl Intake {
     }
 
     /// What it was made of, for another session of this lane.
-    pub(super) fn into_parts(self) -> (LaneJournal, Decoder) {
+    pub fn into_parts(self) -> (LaneJournal, Decoder) {
         (self.journal, self.decoder)
     }
 
     /// Whether a journal that was full takes frames again. Tries to write what waits, and lets retention have the
     /// segment if everything in it is committed.
-    pub(super) fn has_room(&mut self) -> bool {
-        let result = self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due());
-        result.is_ok() && !self.journal.is_full()
+    ///
+    /// # Errors
+    ///
+    /// The journal is lost: it will never have room.
+    pub fn has_room(&mut self) -> Result<bool, journal::Error> {
+        match self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due()) {
+            Ok(()) => Ok(!self.journal.is_full()),
+            Err(journal::Error::Full { .. }) => Ok(false),
+            Err(lost) => Err(lost),
+        }
     }
 
     /// The decoder, for its actions, ticks and subscriptions.
-    pub(super) fn decoder(&mut self) -> &mut Decoder {
+    pub fn decoder(&mut self) -> &mut Decoder {
         &mut self.decoder
     }
 
     /// The session's metrics.
-    pub(super) fn metrics(&self) -> &SessionMetrics {
+    pub fn metrics(&self) -> &SessionMetrics {
         &self.metrics
     }
 
     /// The lane.
-    pub(super) fn lane(&self) -> &Arc<Lane> {
+    pub fn lane(&self) -> &Arc<Lane> {
         &self.lane
     }
 
@@ -167,14 +197,15 @@ impl Intake {
         // A trade that was fetched again says nothing about the way from the venue to here.
         let live = trades.iter().rfind(|row| !row.flags.has(Flags::BACKFILL));
         let lags = [
-            live.map(|row| (row.frame, row.time, trades.len())),
-            levels.last().map(|row| (row.frame, row.time, levels.len())),
-            quotes.last().map(|row| (row.frame, row.time, quotes.len())),
+            live.map(|row| (row.frame, row.time)),
+            levels.last().map(|row| (row.frame, row.time)),
+            quotes.last().map(|row| (row.frame, row.time)),
         ];
-        for (frame, time, rows) in lags.into_iter().flatten() {
+        // One sample a chunk and kind: the exporter keeps every sample until the next scrape.
+        for (frame, time) in lags.into_iter().flatten() {
             let lag = chunk.received(frame).micros().0.saturating_sub(time.0);
             #[expect(clippy::cast_precision_loss, reason = "a lag below 2^53 microseconds is exact")]
-            self.metrics.venue_to_receive.record_many(lag as f64 / 1e6, rows);
+            self.metrics.venue_to_receive.record(lag as f64 / 1e6);
         }
         if !notes.is_empty() {
             self.account_notes(chunk);

@@ -34,7 +34,7 @@ use crate::{
 mod backoff;
 pub mod connect;
 pub mod http;
-mod intake;
+pub mod intake;
 pub mod limiter;
 mod requests;
 mod slot;
@@ -152,7 +152,7 @@ impl Session {
         let detail = "the process ended while it was open";
         let mut left = CloseReason { kind: CloseKind::Shutdown, detail: detail.into() };
         while !*self.stop.borrow() {
-            let result = match self.bury(&left) {
+            let result = match self.intake.go_on_if_behind().and_then(|()| self.bury(&left)) {
                 Ok(()) => self.pump().await,
                 Err(failure) => Err(failure),
             };
@@ -162,7 +162,7 @@ impl Session {
                         left = CloseReason { kind: CloseKind::JournalFull, detail: "the journal was full".into() };
                     }
                     self.full(&full);
-                    self.until_room().await;
+                    self.until_room().await?;
                 }
                 result => result?,
             }
@@ -554,6 +554,15 @@ impl Session {
     /// Once a second: the adapter's timers, the watchdogs, connections to be replaced, the status.
     fn on_tick(&mut self) -> Result<(), journal::Error> {
         let now = now();
+        if self.intake.lane().progress.ahead().is_some() {
+            let detail = "the database is ahead of the journal".into();
+            let reason = CloseReason { kind: CloseKind::Rotation, detail };
+            for conn in Conn::ALL {
+                self.end(conn, &reason)?;
+            }
+            self.intake.go_on_if_behind()?;
+            self.bury(&reason)?;
+        }
         self.intake.decoder().tick(now);
         let mut all = Subscriptions::default();
         let (mut problems, mut reasons) = (Vec::new(), Vec::new());
@@ -687,16 +696,17 @@ impl Session {
         self.status.update(|status| status.connection = Connection::JournalFull);
     }
 
-    async fn until_room(&mut self) {
+    /// Waits for room, or for the journal to turn out lost.
+    async fn until_room(&mut self) -> Result<(), journal::Error> {
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
                 () = sleep(FULL_RETRY) => {}
-                () = stopped(&mut stop) => return,
+                () = stopped(&mut stop) => return Ok(()),
             }
-            if self.intake.has_room() {
+            if self.intake.has_room()? {
                 info!(lane = self.name(), "the journal has room again");
-                return;
+                return Ok(());
             }
         }
     }

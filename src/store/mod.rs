@@ -63,6 +63,24 @@ pub enum Error {
         /// What the server or the socket said.
         source: tokio_postgres::Error,
     },
+    /// The database refused, through another client than PostgreSQL's.
+    #[error("{doing}: {what} [{}]", code.code())]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// The SQLSTATE.
+        code: SqlState,
+        /// The database's words.
+        what: String,
+    },
+    /// The connection broke, through another client than PostgreSQL's.
+    #[error("{doing}: {what}")]
+    Lost {
+        /// What was being done.
+        doing: &'static str,
+        /// How.
+        what: &'static str,
+    },
     /// The server did not answer in time.
     #[error("{doing}: no answer within {after:?}")]
     Timeout {
@@ -100,7 +118,9 @@ impl Error {
     pub fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Server { source, .. } => source.code(),
-            Self::Url { .. }
+            Self::Refused { code, .. } => Some(code),
+            Self::Lost { .. }
+            | Self::Url { .. }
             | Self::CaFile { .. }
             | Self::Timeout { .. }
             | Self::Migration(_)
@@ -109,12 +129,25 @@ impl Error {
         }
     }
 
+    /// Which row of a COPY the server stopped at, from 0, if it says so: its context is `COPY trades, line 3, column 2`.
+    #[must_use]
+    pub fn copy_row(&self) -> Option<usize> {
+        let Self::Server { source, .. } = self else { return None };
+        row_of(source.as_db_error()?.where_()?)
+    }
+
     /// Whether it is the rows that the server will not have, so that sending them again cannot help.
     #[must_use]
     pub fn is_data(&self) -> bool {
         // Class 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (a field too long).
         self.code().is_some_and(|code| ["22", "23", "54"].contains(&&code.code()[..2]))
     }
+}
+
+fn row_of(context: &str) -> Option<usize> {
+    let (_, rest) = context.split_once(", line ")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..digits].parse::<usize>().ok()?.checked_sub(1)
 }
 
 /// Runs one await on the server under a limit.

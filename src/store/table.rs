@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tapeway_exchanges::event::Channel;
+
 use crate::config::{Database, TablePolicy};
 
 /// A table of events in schema `market_data`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Table {
     /// Trades.
     Trades,
@@ -36,6 +38,16 @@ impl Table {
             Self::Trades => "market_data.trades",
             Self::BookDeltas => "market_data.book_deltas",
             Self::Quotes => "market_data.quotes",
+        }
+    }
+
+    /// The channel its rows are of.
+    #[must_use]
+    pub const fn channel(self) -> Channel {
+        match self {
+            Self::Trades => Channel::Trades,
+            Self::BookDeltas => Channel::Book,
+            Self::Quotes => Channel::Quotes,
         }
     }
 

@@ -11,17 +11,19 @@
 //! A batch ends at the end of a chunk, which is the end of a frame.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::Range,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use tapeway_exchanges::{
     event::{Events, Level, Note, Quote, Trade},
     ids::{FramePos, Nanos},
+    venue::VenueSpec,
 };
+use tokio::time::Instant;
 
 use super::{
     order::{RowRef, Sorter},
@@ -29,6 +31,7 @@ use super::{
 };
 use crate::{
     lane::Lane,
+    seal::{Key, Sealer, Sum},
     store::{instruments::InstrumentId, partitions, table::Table, watermark::LaneId},
 };
 
@@ -131,13 +134,6 @@ fn range_from<R: Row>(events: &Events, frame: u32) -> Range<usize> {
     list.partition_point(|row| row.frame() < frame)..list.len()
 }
 
-/// Rows of a chunk from a frame on.
-pub(super) fn rows_from(events: &Events, frame: u32) -> usize {
-    range_from::<Trade>(events, frame).len()
-        + range_from::<Level>(events, frame).len()
-        + range_from::<Quote>(events, frame).len()
-}
-
 /// The frame a note belongs to.
 pub(super) fn note_frame(note: &Note) -> u32 {
     match note {
@@ -216,11 +212,13 @@ pub struct Mark {
     pub received: Nanos,
 }
 
-/// A row that does not reach its table but `audit.rejects`.
+/// A row that does not reach its table but `audit.rejects`; or several of a lane that are refused together.
 #[derive(Clone, Debug)]
 pub struct Refused {
     /// The lane's number.
     pub lane_id: LaneId,
+    /// How many rows.
+    pub rows: u64,
     /// The table it was for.
     pub table: Table,
     /// The row's frame.
@@ -244,6 +242,19 @@ pub struct Copy {
     pub rows: u64,
     /// Starts of the partitions they need (seconds since 1970), on plain PostgreSQL.
     pub partitions: Vec<i64>,
+    /// The instruments they are of.
+    pub instruments: Vec<Met>,
+}
+
+/// An instrument that a table's rows of this batch are of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Met {
+    /// The instrument's number.
+    pub instrument: InstrumentId,
+    /// Its venue.
+    pub venue: &'static VenueSpec,
+    /// When the first of the rows was received, by order of the table.
+    pub received: Nanos,
 }
 
 /// A batch ready to be written.
@@ -255,6 +266,8 @@ pub struct Sealed {
     pub copies: Vec<Copy>,
     /// One a lane.
     pub marks: Vec<Mark>,
+    /// Seals of the encoded rows.
+    pub seals: Vec<(Key, Sum)>,
     /// Rows left out.
     pub refused: Vec<Refused>,
     /// The rows of each table in the order they are written, kept for when the server refuses some.
@@ -270,7 +283,7 @@ pub enum Step<'a> {
     Copy(&'a Copy),
     /// Writes gaps, ends of gaps, sessions and rejects.
     Notes,
-    /// Moves the watermarks; if one is not where it is believed to be, the transaction must not be committed.
+    /// Writes the seals and moves the watermarks; if one is not where it is believed to be, the transaction must not be committed.
     Watermarks,
     /// Waits until every frame of the batch is on disk.
     UntilDurable,
@@ -351,8 +364,8 @@ impl Encoder {
         for refused in &encoder.refused {
             let mark = encoder.marks.iter_mut().find(|mark| mark.lane_id == refused.lane_id);
             let mark = mark.expect("a refused row is of a lane of the batch");
-            mark.rejected += 1;
-            mark.rows -= 1;
+            mark.rejected += refused.rows;
+            mark.rows -= refused.rows;
         }
         encoder
     }
@@ -376,8 +389,9 @@ impl Encoder {
     #[must_use]
     pub fn finish(mut self) -> (Sealed, Scratch) {
         while self.step(usize::MAX) {}
+        let seals = self.writing.sealer.take();
         let Self { pieces, copies, marks, refused, orders, scratch, .. } = self;
-        (Sealed { pieces, copies, marks, refused, orders }, scratch)
+        (Sealed { pieces, copies, marks, seals, refused, orders }, scratch)
     }
 
     /// The pieces back, encoded or not.
@@ -424,8 +438,9 @@ impl Encoder {
         if to < order.len() {
             return false;
         }
+        let instruments = std::mem::take(&mut self.writing.met);
         let (blocks, partitions) = self.writing.end();
-        self.copies.push(Copy { table: R::TABLE, blocks, rows: order.len() as u64, partitions });
+        self.copies.push(Copy { table: R::TABLE, blocks, rows: order.len() as u64, partitions, instruments });
         true
     }
 }
@@ -446,22 +461,51 @@ pub fn encode_some(pieces: &[Piece], table: Table, rows: &[RowRef]) -> Vec<Bytes
     writing.end().0
 }
 
-/// The entry in `audit.rejects` for a row that the server refused, because.
+/// The entries in `audit.rejects` for rows that the server refused, because: one for a row by itself, one a lane for rows
+/// that were refused together.
 #[must_use]
-pub fn refused_row(pieces: &[Piece], table: Table, at: RowRef, because: &str) -> Refused {
-    let piece = &pieces[at.piece as usize];
-    let row = at.row as usize;
-    match table {
-        Table::Trades => refuse(piece, table, &piece.events.trades[row], "row_refused", because),
-        Table::BookDeltas => refuse(piece, table, &piece.events.levels[row], "row_refused", because),
-        Table::Quotes => refuse(piece, table, &piece.events.quotes[row], "row_refused", because),
+pub fn refused_rows(pieces: &[Piece], table: Table, rows: &[RowRef], because: &str) -> Vec<Refused> {
+    let one = |at: &RowRef| {
+        let piece = &pieces[at.piece as usize];
+        let row = at.row as usize;
+        match table {
+            Table::Trades => refuse(piece, table, &piece.events.trades[row], "row_refused", because),
+            Table::BookDeltas => refuse(piece, table, &piece.events.levels[row], "row_refused", because),
+            Table::Quotes => refuse(piece, table, &piece.events.quotes[row], "row_refused", because),
+        }
+    };
+    if let [at] = rows {
+        return vec![one(at)];
     }
+    let mut lanes: HashMap<LaneId, (Refused, FramePos)> = HashMap::new();
+    for at in rows {
+        let found = one(at);
+        let pos = found.pos;
+        let (first, last) = lanes.entry(found.lane_id).or_insert_with(|| (Refused { rows: 0, ..found.clone() }, pos));
+        first.rows += 1;
+        *last = pos.max(*last);
+        if pos < first.pos {
+            *first = Refused { rows: first.rows, ..found };
+        }
+    }
+    let mut list: Vec<Refused> = lanes
+        .into_values()
+        .map(|(first, last)| {
+            let (rows, from) = (first.rows, first.pos);
+            let detail =
+                format!("{rows} rows of frames {from} to {last}, too many bad ones to name each: {}", first.detail);
+            Refused { detail, ..first }
+        })
+        .collect();
+    list.sort_by_key(|refused| refused.pos);
+    list
 }
 
 fn refuse<R: Row>(piece: &Piece, table: Table, row: &R, reason: &'static str, because: &str) -> Refused {
     let symbol = &piece.events.symbols[row.symbol().0 as usize];
     Refused {
         lane_id: piece.lane_id,
+        rows: 1,
         table,
         pos: piece.events.pos(row.frame()),
         reason,
@@ -478,6 +522,9 @@ struct Writing {
     partitions: Vec<i64>,
     /// The partition of the row before.
     partition: Range<i64>,
+    sealer: Sealer,
+    /// Instruments so far; rows come instrument by instrument.
+    met: Vec<Met>,
 }
 
 impl Writing {
@@ -495,7 +542,13 @@ impl Writing {
             pos: piece.events.pos(event.frame()),
             received: piece.events.received(event.frame()).micros(),
         };
+        let begin = self.buf.len();
         event.put(&mut self.buf, &context);
+        self.sealer.add(R::TABLE, context.instrument, context.lane, event.time().0, &self.buf[begin..]);
+        if self.met.last().is_none_or(|met| met.instrument != context.instrument) {
+            let received = piece.events.received(event.frame());
+            self.met.push(Met { instrument: context.instrument, venue: piece.lane.venue, received });
+        }
         if let Some(width) = partition_width {
             self.note_partition(event.time().0.div_euclid(1_000_000), width);
         }

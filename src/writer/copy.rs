@@ -1,106 +1,50 @@
-//! Runs a sealed batch: one transaction on one connection.
+//! PostgreSQL as writers see it: the steps of a transaction on one connection.
 
-use std::{cell::RefCell, collections::HashSet, pin::pin, time::Duration};
+use std::{cell::RefCell, collections::HashSet, pin::pin};
 
 use bytes::Bytes;
 use futures_util::SinkExt;
-use thiserror::Error;
+use tapeway_exchanges::{event::Channel, symbols::Symbol};
 use tokio_postgres::{CopyInSink, Statement};
 
 use super::{
-    batch::{Mark, Sealed, Step, encode_some},
-    notes::{Notes, Rejects, Sessions, moment},
-    order::RowRef,
+    batch::{Mark, Sealed},
+    link::{Connect, Link, Server},
+    notes::{Channels, Lost, Notes, Rejects, Sessions, moment},
+    seals,
 };
 use crate::{
-    journal,
-    store::{self, Connection, partitions, table::Table, within},
+    config::Database,
+    store::{
+        self, Capabilities, Connection, Connector, Layout,
+        capabilities::DIRECT_COMPRESS_SETTING,
+        instruments::{self, InstrumentId},
+        partitions,
+        table::Table,
+        watermark::{self, LaneId, Watermark},
+        within,
+    },
 };
 
 /// A connection with the statements a transaction needs.
 #[derive(Debug)]
 pub struct Session {
-    /// The connection.
-    pub connection: Connection,
+    connection: Connection,
     copies: [Statement; 3],
     watermarks: Statement,
+    seals: Statement,
     sessions: Statement,
     rejects: Statement,
     gaps: Statement,
     ends: Statement,
+    channels: Statement,
+    lost: Statement,
     /// Widths of partitions in seconds by table, on plain PostgreSQL.
-    pub widths: Option<[i64; 3]>,
+    widths: Option<[i64; 3]>,
     /// Partitions known to exist, by table and start. At most one a bucket of the rows this session has seen.
     partitions: RefCell<HashSet<(Table, i64)>>,
-}
-
-/// Why a batch is not committed, or not known to be.
-#[derive(Debug, Error)]
-pub enum Failure {
-    /// The database refused, or did not answer. Whether the commit happened is for the watermark to say.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// A watermark was not where it was believed to be: another writer moved it. Nothing was committed.
-    #[error("a watermark was moved by another writer: {moved} of {lanes} lanes are where they were expected")]
-    Fenced {
-        /// Lanes in the batch.
-        lanes: u64,
-        /// Lanes whose watermark was as expected.
-        moved: u64,
-    },
-    /// Frames of the batch did not reach the disk in time; nothing was committed.
-    #[error("lane {lane}: frames before {end} are not on disk after {after:?}, synced up to {durable}")]
-    NotDurable {
-        /// The lane.
-        lane: String,
-        /// End of the batch in the lane.
-        end: tapeway_exchanges::ids::FramePos,
-        /// How far the lane is synced.
-        durable: tapeway_exchanges::ids::FramePos,
-        /// How long it was waited for.
-        after: Duration,
-    },
-    /// The journal could not be read.
-    #[error("lane {lane}: {source}")]
-    Journal {
-        /// The lane.
-        lane: String,
-        /// What the journal said.
-        source: journal::Error,
-    },
-}
-
-impl Failure {
-    /// Whether the rows themselves are what the server refuses.
-    #[must_use]
-    pub fn is_data(&self) -> bool {
-        match self {
-            Self::Store(error) => error.is_data(),
-            Self::Fenced { .. } | Self::NotDurable { .. } | Self::Journal { .. } => false,
-        }
-    }
-
-    /// Fixed name for metrics.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Store(store::Error::Timeout { .. }) => "timeout",
-            Self::Store(store::Error::NotMigrated) => "not_migrated",
-            Self::Store(error) => match error.code() {
-                Some(code) => match &code.code()[..2] {
-                    "25" => "read_only",
-                    "40" => "serialization",
-                    "53" => "resources",
-                    "57" => "shutdown",
-                    _ => "refused",
-                },
-                None => "connection",
-            },
-            Self::Fenced { .. } => "fenced",
-            Self::NotDurable { .. } => "not_durable",
-            Self::Journal { .. } => "journal",
-        }
-    }
+    /// Channels known to be in `audit.channels`. At most one an instrument and table this session has written.
+    known_channels: RefCell<HashSet<(InstrumentId, Channel)>>,
 }
 
 impl Session {
@@ -109,85 +53,117 @@ impl Session {
     /// # Errors
     ///
     /// [`store::Error::Server`], [`store::Error::Timeout`].
-    pub async fn new(connection: Connection, widths: Option<[i64; 3]>) -> Result<Self, store::Error> {
+    async fn new(connection: Connection, widths: Option<[i64; 3]>) -> Result<Self, store::Error> {
         let limit = connection.timeout();
+        connection.run("turn seals on", seals::ON).await?;
         let prepare = async |sql: &str| within("prepare", limit, connection.client.prepare(sql)).await;
         let [trades, levels, quotes] = Table::ALL.map(Table::copy_sql);
         let copies = [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?];
         let watermarks = prepare(WATERMARKS).await?;
+        let seals = prepare(seals::UPSERT).await?;
         let sessions = prepare(SESSIONS).await?;
         let rejects = prepare(REJECTS).await?;
         let gaps = prepare(GAPS).await?;
         let ends = prepare(ENDS).await?;
+        let channels = prepare(CHANNELS).await?;
+        let lost = prepare(LOST).await?;
         Ok(Self {
             connection,
             copies,
             watermarks,
+            seals,
             sessions,
             rejects,
             gaps,
             ends,
+            channels,
+            lost,
             widths,
             partitions: RefCell::default(),
+            known_channels: RefCell::default(),
         })
     }
+}
 
-    /// Commits a batch, whole or not at all.
+/// PostgreSQL as writers see it.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    connector: Connector,
+    database: Database,
+}
+
+impl Postgres {
+    /// The database of the configuration. `role` ends up in `application_name`.
     ///
     /// # Errors
     ///
-    /// [`Failure`]. After one that is the server's answer ([`Failure::is_data`], [`Failure::Fenced`]) the
-    /// transaction has been rolled back and the session can be used; after any other it cannot.
-    pub async fn commit(&self, sealed: &Sealed) -> Result<(), Failure> {
-        self.ensure_partitions(sealed).await?;
-        for step in sealed.steps() {
-            if let Err(failure) = self.step(sealed, step).await {
-                if failure.is_data() || matches!(failure, Failure::Fenced { .. } | Failure::NotDurable { .. }) {
-                    self.connection.run("roll back", "ROLLBACK").await?;
-                }
-                return Err(failure);
-            }
+    /// [`store::Error::Url`] and [`store::Error::CaFile`].
+    pub fn new(database: &Database, role: &str) -> Result<Self, store::Error> {
+        Ok(Self { connector: Connector::new(database, role)?, database: database.clone() })
+    }
+}
+
+impl Connect for Postgres {
+    type Link = Session;
+
+    async fn connect(&self) -> Result<(Session, Server), store::Error> {
+        let connection = self.connector.connect().await?;
+        let capabilities = Capabilities::read(&connection).await?;
+        let widths = match capabilities.layout {
+            None => return Err(store::Error::NotMigrated),
+            Some(Layout::Hypertable) => None,
+            Some(Layout::Partitioned) => Some(Table::ALL.map(|table| partitions::width(table.policy(&self.database)))),
+        };
+        let is_direct_compress_on = capabilities.direct_compress(self.database.is_columnstore_wanted);
+        if is_direct_compress_on {
+            connection.run("turn direct compress on", &format!("SET {DIRECT_COMPRESS_SETTING} = on")).await?;
         }
-        Ok(())
+        let session = Session::new(connection, widths).await?;
+        Ok((session, Server { capabilities, is_direct_compress_on }))
+    }
+}
+
+impl Link for Session {
+    fn server(&self) -> Option<&Connection> {
+        Some(&self.connection)
     }
 
-    /// Whether the server takes these rows; `Err` holds its words if it does not. Leaves nothing behind.
-    ///
-    /// # Errors
-    ///
-    /// [`store::Error`] for anything but a refusal of the rows.
-    pub async fn probe(
-        &self,
-        sealed: &Sealed,
-        table: Table,
-        rows: &[RowRef],
-    ) -> Result<Result<(), String>, store::Error> {
-        let blocks = encode_some(&sealed.pieces, table, rows);
-        self.connection.run("begin", "BEGIN").await?;
-        let mut result = self.copy(table, &blocks).await;
-        if result.is_ok() {
-            // Constraints that would only speak at commit.
-            result = self.connection.run("check constraints", "SET CONSTRAINTS ALL IMMEDIATE").await;
-        }
-        match result {
-            Err(error) if !error.is_data() => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        self.connection.run("roll back", "ROLLBACK").await?;
-        Ok(result.map_err(|error| error.to_string()))
+    fn widths(&self) -> Option<[i64; 3]> {
+        self.widths
     }
 
-    /// Looks at partitions anew: one may have been dropped by retention since it was seen.
-    pub fn forget_partitions(&self) {
-        self.partitions.borrow_mut().clear();
+    fn compress_warnings(&self) -> u64 {
+        self.connection.notices.direct_compress_warnings()
     }
 
-    /// Makes the partitions that the batch's rows need and that this session has not seen yet.
-    ///
-    /// # Errors
-    ///
-    /// [`store::Error`].
-    pub async fn ensure_partitions(&self, sealed: &Sealed) -> Result<(), store::Error> {
+    async fn heartbeat(&self) -> Result<(), store::Error> {
+        self.connection.run("heartbeat", "").await
+    }
+
+    async fn claim(&self, venue: &str, lane: &str) -> Result<bool, store::Error> {
+        let connection = &self.connection;
+        Ok(watermark::claim(connection, venue, lane).await?
+            || (watermark::end_stale_claim(connection, venue, lane).await?
+                && watermark::claim(connection, venue, lane).await?))
+    }
+
+    async fn release(&self, venue: &str, lane: &str) -> Result<(), store::Error> {
+        watermark::release(&self.connection, venue, lane).await
+    }
+
+    async fn lane_id(&self, venue: &str, lane: &str, journal_id: u128) -> Result<LaneId, store::Error> {
+        watermark::lane_id(&self.connection, venue, lane, journal_id).await
+    }
+
+    async fn watermark(&self, lane: LaneId) -> Result<Watermark, store::Error> {
+        watermark::read(&self.connection, lane).await
+    }
+
+    async fn instruments(&self, venue: &str, symbols: &[Symbol]) -> Result<Vec<InstrumentId>, store::Error> {
+        instruments::register(&self.connection, venue, symbols).await
+    }
+
+    async fn ensure_partitions(&self, sealed: &Sealed) -> Result<(), store::Error> {
         let Some(widths) = self.widths else { return Ok(()) };
         for copy in &sealed.copies {
             let key = |start: &i64| (copy.table, *start);
@@ -201,16 +177,12 @@ impl Session {
         Ok(())
     }
 
-    async fn step(&self, sealed: &Sealed, step: Step<'_>) -> Result<(), Failure> {
-        match step {
-            Step::Begin => self.connection.run("begin", "BEGIN").await?,
-            Step::Copy(copy) => self.copy(copy.table, &copy.blocks).await?,
-            Step::Notes => self.notes(&Notes::of(sealed)).await?,
-            Step::Watermarks => self.watermarks(&sealed.marks).await?,
-            Step::UntilDurable => until_durable(&sealed.marks).await?,
-            Step::Commit => self.connection.run("commit", "COMMIT").await?,
-        }
-        Ok(())
+    fn forget_partitions(&self) {
+        self.partitions.borrow_mut().clear();
+    }
+
+    async fn begin(&self) -> Result<(), store::Error> {
+        self.connection.run("begin", "BEGIN").await
     }
 
     async fn copy(&self, table: Table, blocks: &[Bytes]) -> Result<(), store::Error> {
@@ -228,10 +200,14 @@ impl Session {
         within("copy", limit, copy).await.map(drop)
     }
 
+    async fn check_constraints(&self) -> Result<(), store::Error> {
+        self.connection.run("check constraints", "SET CONSTRAINTS ALL IMMEDIATE").await
+    }
+
     async fn notes(&self, notes: &Notes) -> Result<(), store::Error> {
         let limit = self.connection.timeout();
         let client = &self.connection.client;
-        let Notes { sessions, rejects, gaps, ends } = notes;
+        let Notes { sessions, rejects, gaps, ends, lost } = notes;
         if !sessions.lane.is_empty() {
             let Sessions { lane, pos, at, is_open, detail } = sessions;
             within("write sessions", limit, client.execute(&self.sessions, &[lane, pos, at, is_open, detail])).await?;
@@ -244,13 +220,40 @@ impl Session {
         if !gaps.lane.is_empty() {
             within("write gaps", limit, client.execute(&self.gaps, &gaps.columns())).await?;
         }
+        if !lost.lane.is_empty() {
+            let Lost { lane, end, at } = lost;
+            within("give up gaps", limit, client.execute(&self.lost, &[lane, end, at])).await?;
+        }
         if !ends.lane.is_empty() {
             within("write ends of gaps", limit, client.execute(&self.ends, &ends.columns())).await?;
         }
         Ok(())
     }
 
-    async fn watermarks(&self, marks: &[Mark]) -> Result<(), Failure> {
+    async fn channels(&self, sealed: &Sealed) -> Result<(), store::Error> {
+        let channels = Channels::of(sealed, &self.known_channels.borrow());
+        if channels.instrument.is_empty() {
+            return Ok(());
+        }
+        let limit = self.connection.timeout();
+        let Channels { instrument, channel, proof, first_seen } = &channels;
+        let arguments: store::connect::Arguments<'_> = &[instrument, channel, proof, first_seen];
+        within("write channels", limit, self.connection.client.execute(&self.channels, arguments)).await.map(drop)
+    }
+
+    async fn seals(&self, sealed: &Sealed) -> Result<(), store::Error> {
+        seals::write(&self.connection, &self.seals, sealed).await
+    }
+
+    fn committed(&self, sealed: &Sealed) {
+        let met = sealed
+            .copies
+            .iter()
+            .flat_map(|copy| copy.instruments.iter().map(|met| (met.instrument, copy.table.channel())));
+        self.known_channels.borrow_mut().extend(met);
+    }
+
+    async fn watermarks(&self, marks: &[Mark]) -> Result<u64, store::Error> {
         let lane: Vec<i32> = marks.iter().map(|mark| mark.lane_id.0).collect();
         let column =
             |value: fn(&Mark) -> u64| -> Vec<i64> { marks.iter().map(|mark| value(mark).cast_signed()).collect() };
@@ -261,29 +264,17 @@ impl Session {
         let received: Vec<_> = marks.iter().map(|mark| moment(mark.received)).collect();
         let arguments: store::connect::Arguments<'_> = &[&lane, &old, &new, &rows, &rejected, &received];
         let update = self.connection.client.execute(&self.watermarks, arguments);
-        let moved = within("move watermarks", self.connection.timeout(), update).await?;
-        let lanes = marks.len() as u64;
-        if moved == lanes { Ok(()) } else { Err(Failure::Fenced { lanes, moved }) }
+        within("move watermarks", self.connection.timeout(), update).await
+    }
+
+    async fn commit(&self) -> Result<(), store::Error> {
+        self.connection.run("commit", "COMMIT").await
+    }
+
+    async fn rollback(&self) -> Result<(), store::Error> {
+        self.connection.run("roll back", "ROLLBACK").await
     }
 }
-
-async fn until_durable(marks: &[Mark]) -> Result<(), Failure> {
-    for mark in marks {
-        let wait = mark.lane.progress.until_durable(mark.new);
-        if tokio::time::timeout(DURABLE_TIMEOUT, wait).await.is_err() {
-            return Err(Failure::NotDurable {
-                lane: mark.lane.name.clone(),
-                end: mark.new,
-                durable: mark.lane.progress.durable(),
-                after: DURABLE_TIMEOUT,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Longest wait for the journal's `fdatasync`; a healthy disk takes milliseconds.
-const DURABLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Fencing: a lane whose watermark is not at `old` is not updated, and the count shows it.
 const WATERMARKS: &str = "
@@ -303,6 +294,13 @@ const REJECTS: &str = "
 INSERT INTO audit.rejects (lane_id, frame_pos, reason, detail, received)
 SELECT * FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[])";
 
+/// A class that another version knew otherwise is made true.
+const CHANNELS: &str = "
+INSERT INTO audit.channels AS c (instrument_id, channel, proof, first_seen)
+SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::timestamptz[])
+ON CONFLICT (instrument_id, channel) DO UPDATE SET proof = excluded.proof, updated_at = now()
+WHERE c.proof <> excluded.proof";
+
 const GAPS: &str = "
 INSERT INTO audit.gaps (lane_id, frame_pos, ordinal, venue, instrument_id, channel, cause, first_missing,
                         last_missing, since, until, state, detail, detected_at)
@@ -311,6 +309,14 @@ SELECT * FROM unnest($1::int[], $2::bigint[], $3::int[], $4::text[], $5::int[], 
                      $14::timestamptz[])
 ON CONFLICT DO NOTHING";
 
+/// Should one of them go on and end after all, its end says so.
+const LOST: &str = "
+UPDATE audit.gaps g
+SET state = 'unhealable', closed_at = l.at,
+    detail = concat_ws('; ', g.detail, 'its end, if it had one, is in frames that are no longer in the journal')
+FROM unnest($1::int[], $2::bigint[], $3::timestamptz[]) AS l (lane_id, end_pos, at)
+WHERE g.lane_id = l.lane_id AND g.frame_pos < l.end_pos AND g.state = 'open'";
+
 const ENDS: &str = "
 UPDATE audit.gaps g
 SET state = e.state, healed_rows = g.healed_rows + e.rows, last_missing = coalesce(e.last_missing, g.last_missing),
@@ -318,4 +324,4 @@ SET state = e.state, healed_rows = g.healed_rows + e.rows, last_missing = coales
 FROM unnest($1::int[], $2::bigint[], $3::int[], $4::text[], $5::bigint[], $6::bigint[], $7::timestamptz[],
             $8::text[], $9::timestamptz[])
     AS e (lane_id, frame_pos, ordinal, state, rows, last_missing, until, detail, closed_at)
-WHERE g.lane_id = e.lane_id AND g.frame_pos = e.frame_pos AND g.ordinal = e.ordinal";
+WHERE g.lane_id = e.lane_id AND g.frame_pos = e.frame_pos AND g.ordinal = e.ordinal AND g.state <> 'healed'";

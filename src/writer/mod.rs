@@ -30,25 +30,31 @@ use tracing::{error, warn};
 use crate::{
     config::{Database, Writer},
     lane::Lane,
-    store::{self, Connector},
+    store,
 };
 
 pub mod batch;
 pub mod bisect;
 pub mod copy;
 mod feed;
-mod notes;
+pub mod link;
+pub mod notes;
 pub mod numeric;
 pub mod order;
 mod pin;
 mod retry;
 pub mod row;
+mod seals;
 mod serve;
 mod shard;
 mod state;
+mod takeover;
+pub mod transaction;
 
 pub use state::{LaneState, ShardState, Undone};
 
+use copy::Postgres;
+use link::Connect;
 use shard::{Command, Shard};
 use state::Shared;
 
@@ -63,7 +69,7 @@ pub fn start(writer: &Writer, database: &Database, lanes: Vec<Arc<Lane>>) -> Res
     let mut connectors = Vec::new();
     for index in 0..threads {
         // The number tells this process's earlier connections from another daemon's.
-        connectors.push(Connector::new(database, &format!("writer {index} {instance:08x}"))?);
+        connectors.push(Postgres::new(database, &format!("writer {index} {instance:08x}"))?);
     }
     let (stop, stopped) = watch::channel(None);
     let mut handle = Handle { shards: Vec::new(), stop };
@@ -71,7 +77,8 @@ pub fn start(writer: &Writer, database: &Database, lanes: Vec<Arc<Lane>>) -> Res
         let shared = Arc::new(Shared::default());
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let (done, finished) = oneshot::channel();
-        let shard = Shard::new(index, writer, database, connector, shared.clone(), inbox, stopped.clone());
+        let connector = (connector, rand::random());
+        let shard = Shard::new(index, writer, connector, shared.clone(), inbox, stopped.clone());
         std::thread::Builder::new()
             .name(format!("writer-{index}"))
             .spawn(move || shard::thread(shard, core, done))
@@ -82,6 +89,24 @@ pub fn start(writer: &Writer, database: &Database, lanes: Vec<Arc<Lane>>) -> Res
         handle.add(lane);
     }
     Ok(handle)
+}
+
+/// One writer without a thread: serves the lanes on the runtime of the caller, which is of one thread, until told to
+/// stop. Gives the lanes for which the deadline came first. `seed`: of the waits before the database is tried again.
+pub async fn serve(
+    writer: &Writer,
+    (database, seed): (impl Connect, u64),
+    lanes: Vec<Arc<Lane>>,
+    stop: watch::Receiver<Option<Instant>>,
+) -> Vec<Undone> {
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    for lane in lanes {
+        let is_sent = commands.try_send(Command::Add(lane)).is_ok();
+        debug_assert!(is_sent, "far fewer lanes than commands that may wait");
+    }
+    let undone = shard::live(Shard::new(0, writer, (database, seed), Arc::default(), inbox, stop)).await;
+    drop(commands); // Only now: a shard takes this for its end.
+    undone
 }
 
 /// The running writer threads.

@@ -4,7 +4,7 @@
 //! what the server refuses.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,72 +15,158 @@ use tapeway_exchanges::{
 use tokio_postgres::types::ToSql;
 
 use super::batch::{LeftOut, Piece, Sealed, Why};
-use crate::store::instruments::system_time;
+use crate::store::instruments::{InstrumentId, system_time};
 
 /// Columns of `audit.sessions`.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
-    pub(super) lane: Vec<i32>,
-    pub(super) pos: Vec<i64>,
-    pub(super) at: Vec<SystemTime>,
-    pub(super) is_open: Vec<bool>,
-    pub(super) detail: Vec<String>,
+pub struct Sessions {
+    /// `lane_id`.
+    pub lane: Vec<i32>,
+    /// `frame_pos`.
+    pub pos: Vec<i64>,
+    /// `at`.
+    pub at: Vec<SystemTime>,
+    /// `is_open`.
+    pub is_open: Vec<bool>,
+    /// `detail`.
+    pub detail: Vec<String>,
 }
 
 /// Columns of `audit.rejects`.
 #[derive(Debug, Default)]
-pub(super) struct Rejects {
-    pub(super) lane: Vec<i32>,
-    pub(super) pos: Vec<i64>,
-    pub(super) reason: Vec<&'static str>,
-    pub(super) detail: Vec<String>,
-    pub(super) received: Vec<SystemTime>,
+pub struct Rejects {
+    /// `lane_id`.
+    pub lane: Vec<i32>,
+    /// `frame_pos`.
+    pub pos: Vec<i64>,
+    /// `reason`.
+    pub reason: Vec<&'static str>,
+    /// `detail`.
+    pub detail: Vec<String>,
+    /// `received`.
+    pub received: Vec<SystemTime>,
 }
 
 /// Columns of `audit.gaps` for new gaps.
 #[derive(Debug, Default)]
-pub(super) struct Gaps {
-    pub(super) lane: Vec<i32>,
-    pub(super) pos: Vec<i64>,
-    pub(super) ordinal: Vec<i32>,
-    pub(super) venue: Vec<&'static str>,
-    pub(super) instrument: Vec<Option<i32>>,
-    pub(super) channel: Vec<Option<&'static str>>,
-    pub(super) cause: Vec<&'static str>,
-    pub(super) first_missing: Vec<Option<i64>>,
-    pub(super) last_missing: Vec<Option<i64>>,
-    pub(super) since: Vec<Option<SystemTime>>,
-    pub(super) until: Vec<Option<SystemTime>>,
-    pub(super) state: Vec<&'static str>,
-    pub(super) detail: Vec<Option<String>>,
-    pub(super) detected_at: Vec<SystemTime>,
+pub struct Gaps {
+    /// `lane_id`.
+    pub lane: Vec<i32>,
+    /// `frame_pos`.
+    pub pos: Vec<i64>,
+    /// `ordinal`.
+    pub ordinal: Vec<i32>,
+    /// `venue`.
+    pub venue: Vec<&'static str>,
+    /// `instrument_id`.
+    pub instrument: Vec<Option<i32>>,
+    /// `channel`.
+    pub channel: Vec<Option<&'static str>>,
+    /// `cause`.
+    pub cause: Vec<&'static str>,
+    /// `first_missing`.
+    pub first_missing: Vec<Option<i64>>,
+    /// `last_missing`.
+    pub last_missing: Vec<Option<i64>>,
+    /// `since`.
+    pub since: Vec<Option<SystemTime>>,
+    /// `until`.
+    pub until: Vec<Option<SystemTime>>,
+    /// `state`.
+    pub state: Vec<&'static str>,
+    /// `detail`.
+    pub detail: Vec<Option<String>>,
+    /// `detected_at`.
+    pub detected_at: Vec<SystemTime>,
 }
 
 /// Columns of what changes in `audit.gaps` when gaps end.
 #[derive(Debug, Default)]
-pub(super) struct Ends {
-    pub(super) lane: Vec<i32>,
-    pub(super) pos: Vec<i64>,
-    pub(super) ordinal: Vec<i32>,
-    pub(super) state: Vec<&'static str>,
-    pub(super) rows: Vec<i64>,
-    pub(super) last_missing: Vec<Option<i64>>,
-    pub(super) until: Vec<Option<SystemTime>>,
-    pub(super) detail: Vec<Option<String>>,
-    pub(super) closed_at: Vec<SystemTime>,
+pub struct Ends {
+    /// `lane_id`.
+    pub lane: Vec<i32>,
+    /// `frame_pos`.
+    pub pos: Vec<i64>,
+    /// `ordinal`.
+    pub ordinal: Vec<i32>,
+    /// `state`.
+    pub state: Vec<&'static str>,
+    /// `healed_rows`.
+    pub rows: Vec<i64>,
+    /// `last_missing`.
+    pub last_missing: Vec<Option<i64>>,
+    /// `until`.
+    pub until: Vec<Option<SystemTime>>,
+    /// `detail`.
+    pub detail: Vec<Option<String>>,
+    /// `closed_at`.
+    pub closed_at: Vec<SystemTime>,
+}
+
+/// Columns of `audit.channels`.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    pub(super) instrument: Vec<i32>,
+    pub(super) channel: Vec<&'static str>,
+    pub(super) proof: Vec<&'static str>,
+    pub(super) first_seen: Vec<SystemTime>,
+}
+
+impl Channels {
+    /// The channels of a batch's rows that are not among the `known`; in the order of their key, so that writers
+    /// that meet the same ones wait for one another.
+    pub(super) fn of(sealed: &Sealed, known: &HashSet<(InstrumentId, Channel)>) -> Self {
+        let mut new = BTreeMap::new();
+        for copy in &sealed.copies {
+            let channel = copy.table.channel();
+            for met in copy.instruments.iter().filter(|met| !known.contains(&(met.instrument, channel))) {
+                let entry = new.entry((met.instrument, channel.name())).or_insert((met, channel));
+                if met.received < entry.0.received {
+                    *entry = (met, channel);
+                }
+            }
+        }
+        let mut channels = Self::default();
+        for ((instrument, name), (met, channel)) in new {
+            channels.instrument.push(instrument.0);
+            channels.channel.push(name);
+            channels.proof.push((met.venue.proof)(channel).name());
+            channels.first_seen.push(moment(met.received));
+        }
+        channels
+    }
+}
+
+/// Stretches of lanes that the journal no longer has: gaps seen before them may have ended in them.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// `lane_id`.
+    pub lane: Vec<i32>,
+    /// The position after the last that is lost.
+    pub end: Vec<i64>,
+    /// When the frame after them was received.
+    pub at: Vec<SystemTime>,
 }
 
 /// All notes of a batch.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
-    pub(super) sessions: Sessions,
-    pub(super) rejects: Rejects,
-    pub(super) gaps: Gaps,
-    pub(super) ends: Ends,
+pub struct Notes {
+    /// `audit.sessions`.
+    pub sessions: Sessions,
+    /// `audit.rejects`.
+    pub rejects: Rejects,
+    /// `audit.gaps, new rows`.
+    pub gaps: Gaps,
+    /// `audit.gaps, changed rows`.
+    pub ends: Ends,
+    /// `audit.gaps`, rows that stay open because their end is lost. Comes before the ends.
+    pub lost: Lost,
 }
 
 impl Notes {
-    pub(super) fn of(sealed: &Sealed) -> Self {
+    /// The notes of a batch.
+    #[must_use]
+    pub fn of(sealed: &Sealed) -> Self {
         let mut notes = Self::default();
         // Of several ends of one gap the last counts: an update from a list takes any one of them.
         let mut ends: HashMap<(i32, GapId), (GapClosed, SystemTime)> = HashMap::new();
@@ -179,6 +265,9 @@ impl Notes {
         if why == Why::Elsewhere {
             return;
         }
+        self.lost.lane.push(piece.lane_id.0);
+        self.lost.end.push(end.get().cast_signed());
+        self.lost.at.push(received);
         let gaps = &mut self.gaps;
         gaps.lane.push(piece.lane_id.0);
         gaps.pos.push(first.get().cast_signed());

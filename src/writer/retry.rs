@@ -2,22 +2,26 @@
 
 use std::time::Duration;
 
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
 /// Doubling, capped and jittered: many shards that lost one database do not come back at one moment.
 #[derive(Debug)]
 pub(super) struct Backoff {
     next: Duration,
+    rng: StdRng,
 }
 
 impl Backoff {
-    pub(super) const fn new() -> Self {
-        Self { next: FIRST }
+    /// Begins with short waits. `seed`: another for each shard.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { next: FIRST, rng: StdRng::seed_from_u64(seed) }
     }
 
     /// The next wait: between half and all of the current step.
     pub(super) fn wait(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(LAST);
-        step.mul_f64(rand::random_range(0.5..=1.0))
+        step.mul_f64(self.rng.random_range(0.5..=1.0))
     }
 
     /// Something worked: begin again with short waits.
@@ -35,7 +39,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_a_cap_and_begin_again() {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::new(1);
         for _ in 0..20 {
             let wait = backoff.wait();
             assert!(wait <= LAST && wait >= FIRST / 2);

@@ -7,40 +7,42 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     pin::Pin,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tapeway_exchanges::ids::Nanos;
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{
-    batch::{Encoder, Piece, Poison, Sealed, refused_row},
+    batch::{Encoder, Piece, Poison, Sealed, refused_rows},
     bisect::Bisect,
-    copy::{Failure, Session},
     feed::{Claim, Feed},
+    link::{Connect, Link},
     shard::{Shard, is_committed},
+    takeover::Seam,
+    transaction::{self, Failure},
 };
-use crate::store::{instruments, instruments::InstrumentId, table::Table, watermark, watermark::LaneId};
+use crate::store::{instruments::InstrumentId, table::Table, watermark::LaneId};
 
 /// A transaction under way. Gives the batch back with how it went.
 type InFlight<'a> = Pin<Box<dyn Future<Output = (Sealed, Duration, Result<(), Failure>)> + 'a>>;
 
-impl Shard {
+impl<C: Connect> Shard<C> {
     /// Serves the lanes on this connection; returns when all is done.
     ///
     /// # Errors
     ///
     /// [`Failure`]: the connection is of no further use, or not to be trusted. Chunks not committed are in
     /// `failed`, `encoder` and `building`, in this order.
-    pub(super) async fn serve(&mut self, session: &Session) -> Result<(), Failure> {
+    pub(super) async fn serve(&mut self, link: &C::Link) -> Result<(), Failure> {
         let mut in_flight: Option<InFlight<'_>> = None;
         let mut look_at = Instant::now();
         loop {
             self.take_commands();
             if in_flight.is_none() {
-                self.look(session, &mut look_at).await?;
-                self.let_go(session).await?;
+                self.look(link, &mut look_at).await?;
+                self.let_go(link).await?;
                 if self.building.is_empty() && self.is_done() {
                     return Ok(());
                 }
@@ -49,7 +51,7 @@ impl Shard {
                 biased;
                 outcome = landed(&mut in_flight) => {
                     in_flight = None;
-                    self.settle(session, outcome).await?;
+                    self.settle(link, outcome).await?;
                     continue;
                 }
                 result = self.fill(look_at) => result,
@@ -57,45 +59,51 @@ impl Shard {
             if self.building.is_empty() {
                 if let Some(flight) = in_flight.take() {
                     // Nothing to gather and something to look at: not before the connection is free.
-                    self.settle(session, flight.await).await?;
+                    self.settle(link, flight.await).await?;
                 }
                 continue;
             }
             if !self.knows_instruments() {
                 if let Some(flight) = in_flight.take() {
-                    self.settle(session, flight.await).await?;
+                    self.settle(link, flight.await).await?;
                 }
-                self.register(session).await?;
+                self.register(link).await?;
+            }
+            if self.has_seam() {
+                if let Some(flight) = in_flight.take() {
+                    self.settle(link, flight.await).await?;
+                }
+                self.settle_seams(link).await?;
             }
             let pieces = self.numbered();
             let scratch = std::mem::take(&mut self.scratch);
-            self.encoder = Some(Encoder::new(pieces, scratch, session.widths, Poison::default()));
+            self.encoder = Some(Encoder::new(pieces, scratch, link.widths(), Poison::default()));
             loop {
                 tokio::select! {
                     biased;
                     () = encode(&mut self.encoder) => break,
                     outcome = landed(&mut in_flight) => {
                         in_flight = None;
-                        self.settle(session, outcome).await?;
+                        self.settle(link, outcome).await?;
                     }
                 }
             }
             if let Some(flight) = in_flight.take() {
-                self.settle(session, flight.await).await?;
+                self.settle(link, flight.await).await?;
             }
             // Under load this is the only moment without a transaction.
-            self.look(session, &mut look_at).await?;
+            self.look(link, &mut look_at).await?;
             let (sealed, scratch) = self.encoder.take().expect("it was encoded just now").finish();
             self.scratch = scratch;
-            in_flight = Some(Box::pin(write(session, sealed)));
+            in_flight = Some(Box::pin(write(link, sealed)));
         }
     }
 
     /// Claims lanes and looks whether the connection lives, if it is time for that.
-    async fn look(&mut self, session: &Session, look_at: &mut Instant) -> Result<(), Failure> {
+    async fn look(&mut self, link: &C::Link, look_at: &mut Instant) -> Result<(), Failure> {
         if Instant::now() >= *look_at {
-            self.claim(session).await?;
-            self.let_go(session).await?;
+            self.claim(link).await?;
+            self.let_go(link).await?;
             *look_at = Instant::now() + LOOK_EVERY;
         }
         Ok(())
@@ -127,22 +135,28 @@ impl Shard {
             let (wake, mut stop) = (self.wake.clone(), self.stop.clone());
             stop.mark_unchanged();
             tokio::select! {
+                biased;
                 () = wake.notified() => {}
-                () = tokio::time::sleep_until(until.into()) => {}
+                () = tokio::time::sleep_until(until) => {}
                 _ = stop.changed() => {}
                 () = self.next_command() => return,
             }
         }
     }
 
-    /// One chunk of each lane that has one.
+    /// One chunk of each lane that has one, beginning where the last full batch left off: a lane with much to catch up
+    /// on keeps no other waiting.
     fn pull_round(&mut self, now: Instant) -> bool {
         let mut any = false;
         let is_stopping = self.is_stopping();
-        for feed in &mut self.feeds {
+        let lanes = self.feeds.len();
+        let first = self.turn;
+        for at in (0..lanes).map(|nr| (first + nr) % lanes) {
             if self.building.is_full(&self.limits) {
+                self.turn = at;
                 break;
             }
+            let feed = &mut self.feeds[at];
             match feed.pull(self.chunk_rows_max, now, is_stopping || feed.is_leaving) {
                 Ok(Some(piece)) => {
                     self.building.push(piece, now);
@@ -161,18 +175,15 @@ impl Shard {
     }
 
     /// Looks whether the connection lives, claims lanes that are not claimed, and reads how far they are.
-    async fn claim(&mut self, session: &Session) -> Result<(), Failure> {
-        let connection = &session.connection;
+    async fn claim(&mut self, link: &C::Link) -> Result<(), Failure> {
         // With nothing to write, this is how a dead connection is noticed.
-        connection.run("heartbeat", "").await?;
+        link.heartbeat().await?;
         for feed in &mut self.feeds {
             if !matches!(feed.claim, Claim::Unclaimed | Claim::Standby) || feed.is_leaving && is_committed(&feed.lane) {
                 continue;
             }
             let (venue, name) = (feed.lane.venue.name, feed.lane.name.as_str());
-            let is_ours = watermark::claim(connection, venue, name).await?
-                || (watermark::end_stale_claim(connection, venue, name).await?
-                    && watermark::claim(connection, venue, name).await?);
+            let is_ours = link.claim(venue, name).await?;
             if !is_ours {
                 if feed.claim != Claim::Standby {
                     info!(lane = name, "another daemon writes this lane; standing by");
@@ -180,26 +191,32 @@ impl Shard {
                 feed.claim = Claim::Standby;
                 continue;
             }
-            let lane_id = watermark::lane_id(connection, venue, name, feed.lane.journal_id).await?;
-            feed.claimed(lane_id, &watermark::read(connection, lane_id).await?);
+            let lane_id = link.lane_id(venue, name, feed.lane.journal_id).await?;
+            let watermark = link.watermark(lane_id).await?;
+            let lost = feed.lane.progress.is_behind(watermark.next, watermark.rows_total + watermark.rejected);
+            let seam = match link.server() {
+                Some(server) => Seam::read(server, lane_id, &watermark, lost).await?,
+                None => None,
+            };
+            feed.claimed(lane_id, &watermark, seam);
         }
         self.publish();
         Ok(())
     }
 
     /// Lets lanes go that have left the configuration and have nothing left.
-    async fn let_go(&mut self, session: &Session) -> Result<(), Failure> {
+    async fn let_go(&mut self, link: &C::Link) -> Result<(), Failure> {
         let mut at = 0;
         while let Some(feed) = self.feeds.get(at) {
             let is_free = match feed.claim {
                 // Everything committed: none of its chunks is under way.
                 Claim::Held(_) => feed.is_drained() && is_committed(&feed.lane),
                 Claim::Unclaimed => is_committed(&feed.lane),
-                Claim::Standby | Claim::Refused(_) => true,
+                Claim::Standby => true,
             };
             if feed.is_leaving && is_free {
                 if matches!(feed.claim, Claim::Held(_)) {
-                    watermark::release(&session.connection, feed.lane.venue.name, &feed.lane.name).await?;
+                    link.release(feed.lane.venue.name, &feed.lane.name).await?;
                 }
                 self.drop_feed(at);
             } else {
@@ -230,7 +247,7 @@ impl Shard {
     }
 
     /// Asks the database for the numbers of new symbols.
-    async fn register(&mut self, session: &Session) -> Result<(), Failure> {
+    async fn register(&mut self, link: &C::Link) -> Result<(), Failure> {
         let mut missing: BTreeMap<&'static str, BTreeSet<_>> = BTreeMap::new();
         for piece in self.building.pieces_mut() {
             let venue = piece.lane.venue.name;
@@ -240,8 +257,26 @@ impl Shard {
         }
         for (venue, symbols) in missing {
             let symbols: Vec<_> = symbols.into_iter().collect();
-            let numbers = instruments::register(&session.connection, venue, &symbols).await?;
+            let numbers = link.instruments(venue, &symbols).await?;
             self.known.extend(symbols.into_iter().map(|symbol| (venue, symbol)).zip(numbers));
+        }
+        Ok(())
+    }
+
+    /// Whether the gathered chunks hold what other owners of their lanes may have written.
+    fn has_seam(&mut self) -> bool {
+        let is_known = self.knows_instruments();
+        assert!(is_known, "instruments are registered before rows are held against the database");
+        let feeds = &mut self.feeds;
+        self.building.pieces_mut().iter().any(|piece| feed_of(feeds, piece).has_seam_in(piece))
+    }
+
+    /// Leaves out what other owners wrote. Chunks lose rows here: when the connection fails they are read again.
+    async fn settle_seams(&mut self, link: &C::Link) -> Result<(), Failure> {
+        if let Some(server) = link.server() {
+            for piece in self.building.pieces_mut() {
+                feed_of(&mut self.feeds, piece).settle_seam(server, piece).await?;
+            }
         }
         Ok(())
     }
@@ -256,16 +291,16 @@ impl Shard {
     /// After a transaction: progress, or what to do about its failure.
     async fn settle(
         &mut self,
-        session: &Session,
+        link: &C::Link,
         (sealed, took, result): (Sealed, Duration, Result<(), Failure>),
     ) -> Result<(), Failure> {
-        self.count_warnings(session);
+        self.count_warnings(link);
         match result {
             Ok(()) => {
                 self.committed(sealed, took);
                 Ok(())
             }
-            Err(failure) if failure.is_data() => self.isolate(session, sealed, &failure).await,
+            Err(failure) if failure.is_data() => self.isolate(link, sealed, &failure).await,
             Err(failure) => {
                 self.failed = sealed.pieces;
                 Err(failure)
@@ -274,25 +309,25 @@ impl Shard {
     }
 
     /// The server refuses the batch for its data: finds the rows, leaves them out, commits the rest.
-    async fn isolate(&mut self, session: &Session, sealed: Sealed, failure: &Failure) -> Result<(), Failure> {
+    async fn isolate(&mut self, link: &C::Link, sealed: Sealed, failure: &Failure) -> Result<(), Failure> {
         warn!(shard = self.index, %failure, rows = sealed.rows(), "batch refused, looking for the rows");
         let begun = Instant::now();
-        let poison = match poison(session, &sealed).await {
+        let poison = match poison(link, &sealed).await {
             Ok(poison) => poison,
             Err(failure) => {
                 self.failed = sealed.pieces;
                 return Err(failure);
             }
         };
-        let encoder = Encoder::new(sealed.pieces, std::mem::take(&mut self.scratch), session.widths, poison);
+        let encoder = Encoder::new(sealed.pieces, std::mem::take(&mut self.scratch), link.widths(), poison);
         let (sealed, scratch) = encoder.finish();
         self.scratch = scratch;
-        let (sealed, _, result) = write(session, sealed).await;
+        let (sealed, _, result) = write(link, sealed).await;
         match result {
             Ok(()) => {
                 error!(
                     shard = self.index,
-                    refused = sealed.refused.len(),
+                    refused = sealed.refused.iter().map(|refused| refused.rows).sum::<u64>(),
                     took = ?begun.elapsed(),
                     "rows refused by the database are in audit.rejects; the rest of the batch is committed"
                 );
@@ -324,9 +359,9 @@ impl Shard {
         drop(state);
         let mut refused: HashMap<(LaneId, Table), u64> = HashMap::new();
         for row in &sealed.refused {
-            *refused.entry((row.lane_id, row.table)).or_default() += 1;
+            *refused.entry((row.lane_id, row.table)).or_default() += row.rows;
             if let Some(feed) = self.feeds.iter().find(|feed| feed.claim == Claim::Held(row.lane_id)) {
-                feed.metrics.rejected(row.reason, 1);
+                feed.metrics.rejected(row.reason, row.rows);
             }
         }
         for piece in sealed.pieces {
@@ -347,30 +382,32 @@ impl Shard {
         }
     }
 
-    fn count_warnings(&mut self, session: &Session) {
-        let seen = session.connection.notices.direct_compress_warnings();
+    fn count_warnings(&mut self, link: &C::Link) {
+        let seen = link.compress_warnings();
         self.metrics.direct_compress_warnings.increment(seen.saturating_sub(self.warnings_seen));
         self.warnings_seen = seen;
     }
 }
 
 /// The rows that the server refuses.
-async fn poison(session: &Session, sealed: &Sealed) -> Result<Poison, Failure> {
+async fn poison(link: &impl Link, sealed: &Sealed) -> Result<Poison, Failure> {
     // A partition that was dropped meanwhile is made again when the batch is written; here the rows need it too.
-    session.forget_partitions();
-    session.ensure_partitions(sealed).await?;
-    let mut poison = Poison::default();
+    link.forget_partitions();
+    link.ensure_partitions(sealed).await?;
+    let (mut poison, mut tries) = (Poison::default(), ISOLATE_TRIES_MAX);
     for (table, order) in Table::ALL.into_iter().zip(&sealed.orders) {
-        let mut search = Bisect::new(order.len());
+        let mut search = Bisect::new(order.len(), tries);
         while let Some(range) = search.next() {
-            match session.probe(sealed, table, &order[range]).await? {
+            match transaction::probe(link, sealed, table, &order[range]).await? {
                 Ok(()) => search.accepted(),
-                Err(why) => search.refused(why),
+                Err((why, at)) => search.refused(why, at),
             }
         }
-        for (row, why) in search.into_found() {
-            poison.refused.push(refused_row(&sealed.pieces, table, order[row], &why));
-            poison.rows.insert((table, order[row]));
+        tries = search.tries_left();
+        for (range, why) in search.into_found() {
+            let rows = &order[range];
+            poison.refused.extend(refused_rows(&sealed.pieces, table, rows, &why));
+            poison.rows.extend(rows.iter().map(|row| (table, *row)));
         }
     }
     Ok(poison)
@@ -389,9 +426,9 @@ fn feed_of<'a>(feeds: &'a mut [Feed], piece: &Piece) -> &'a mut Feed {
     feeds.iter_mut().find(|feed| Arc::ptr_eq(&feed.lane, &piece.lane)).expect("a lane with chunks under way is kept")
 }
 
-async fn write(session: &Session, sealed: Sealed) -> (Sealed, Duration, Result<(), Failure>) {
+async fn write(link: &impl Link, sealed: Sealed) -> (Sealed, Duration, Result<(), Failure>) {
     let begun = Instant::now();
-    let result = session.commit(&sealed).await;
+    let result = transaction::commit(link, &sealed).await;
     (sealed, begun.elapsed(), result)
 }
 
@@ -410,6 +447,9 @@ async fn encode(encoder: &mut Option<Encoder>) {
     }
 }
 
+/// Tries to find single refused rows in one batch: a second or two. A batch with more bad rows than that finds is refused
+/// in pieces.
+const ISOLATE_TRIES_MAX: usize = 1_000;
 /// Rows encoded between two looks at the connection: about a quarter of a millisecond.
 const ROWS_PER_SLICE: usize = 1_024;
 /// How often lanes that are not claimed are tried again.

@@ -15,19 +15,17 @@ use tracing::{error, info, warn};
 
 use super::{
     batch::{Building, Encoder, Limits, Piece, Scratch},
-    copy::{Failure, Session},
     feed::{Claim, Feed},
+    link::{Connect, Link, Server},
     retry::Backoff,
     state::{LaneState, Shared, Undone},
+    transaction::Failure,
 };
 use crate::{
-    config::{Database, Writer},
-    lane::Lane,
+    config::Writer,
+    lane::{Ahead, Lane},
     metrics::WriterMetrics,
-    store::{
-        self, Capabilities, Connector, Layout, capabilities::DIRECT_COMPRESS_SETTING, instruments::InstrumentId,
-        partitions, table::Table,
-    },
+    store::{self, instruments::InstrumentId},
 };
 
 /// What a writer thread is told.
@@ -40,13 +38,15 @@ pub(super) enum Command {
 }
 
 /// One writer thread's state.
-pub(super) struct Shard {
+pub(super) struct Shard<C> {
     pub(super) index: usize,
     pub(super) limits: Limits,
     pub(super) chunk_rows_max: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: WriterMetrics,
     pub(super) feeds: Vec<Feed>,
+    /// The feed that is asked first for the next chunk.
+    pub(super) turn: usize,
     /// Chunks of the next batch.
     pub(super) building: Building,
     /// The batch being encoded; kept here so that a failure does not lose its chunks.
@@ -63,16 +63,15 @@ pub(super) struct Shard {
     pub(super) warnings_seen: u64,
     inbox: mpsc::Receiver<Command>,
     forwarders: Vec<(String, JoinHandle<()>)>,
-    connector: Connector,
-    database: Database,
+    database: C,
 }
 
-impl Shard {
+impl<C: Connect> Shard<C> {
+    /// `seed`: of the waits before the database is tried again.
     pub(super) fn new(
         index: usize,
         writer: &Writer,
-        database: &Database,
-        connector: Connector,
+        (database, seed): (C, u64),
         shared: Arc<Shared>,
         inbox: mpsc::Receiver<Command>,
         stop: watch::Receiver<Option<Instant>>,
@@ -89,6 +88,7 @@ impl Shard {
             shared,
             metrics: WriterMetrics::new(index),
             feeds: Vec::new(),
+            turn: 0,
             building: Building::default(),
             encoder: None,
             scratch: Scratch::default(),
@@ -96,12 +96,11 @@ impl Shard {
             known: std::collections::HashMap::new(),
             wake: Arc::new(Notify::new()),
             stop,
-            backoff: Backoff::new(),
+            backoff: Backoff::new(seed),
             warnings_seen: 0,
             inbox,
             forwarders: Vec::new(),
-            connector,
-            database: database.clone(),
+            database,
         }
     }
 
@@ -113,8 +112,8 @@ impl Shard {
                 return;
             }
             let failure = match self.connect().await {
-                Ok(session) => {
-                    let result = self.serve(&session).await;
+                Ok(link) => {
+                    let result = self.serve(&link).await;
                     self.give_back();
                     match result {
                         Ok(()) => return,
@@ -129,34 +128,24 @@ impl Shard {
         }
     }
 
-    async fn connect(&mut self) -> Result<Session, store::Error> {
-        let connection = self.connector.connect().await?;
-        let capabilities = Capabilities::read(&connection).await?;
-        let widths = match capabilities.layout {
-            None => return Err(store::Error::NotMigrated),
-            Some(Layout::Hypertable) => None,
-            Some(Layout::Partitioned) => Some(Table::ALL.map(|table| partitions::width(table.policy(&self.database)))),
-        };
-        let is_direct = capabilities.direct_compress(self.database.is_columnstore_wanted);
-        if is_direct {
-            connection.run("turn direct compress on", &format!("SET {DIRECT_COMPRESS_SETTING} = on")).await?;
-        }
+    async fn connect(&mut self) -> Result<C::Link, store::Error> {
+        let (link, server) = self.database.connect().await?;
+        let Server { capabilities, is_direct_compress_on } = server;
         info!(
             shard = self.index,
             postgresql = capabilities.server_version_text,
             timescaledb = capabilities.timescaledb,
-            direct_compress = is_direct,
+            direct_compress = is_direct_compress_on,
             "writer connected"
         );
-        let session = Session::new(connection, widths).await?;
-        self.warnings_seen = 0;
+        self.warnings_seen = link.compress_warnings();
         self.metrics.database_up.set(1.0);
-        self.metrics.direct_compress_on.set(f64::from(u8::from(is_direct)));
+        self.metrics.direct_compress_on.set(f64::from(u8::from(is_direct_compress_on)));
         let mut state = self.shared.lock();
         state.is_database_up = true;
-        state.is_direct_compress_on = is_direct;
+        state.is_direct_compress_on = is_direct_compress_on;
         state.capabilities = Some(capabilities);
-        Ok(session)
+        Ok(link)
     }
 
     /// Takes in what was sent since the last look; whether anything was.
@@ -274,7 +263,7 @@ impl Shard {
 }
 
 /// The thread's whole life.
-pub(super) fn thread(mut shard: Shard, core: Option<CoreId>, done: oneshot::Sender<Vec<Undone>>) {
+pub(super) fn thread(shard: Shard<impl Connect>, core: Option<CoreId>, done: oneshot::Sender<Vec<Undone>>) {
     if let Some(core) = core
         && !core_affinity::set_for_current(core)
     {
@@ -287,15 +276,19 @@ pub(super) fn thread(mut shard: Shard, core: Option<CoreId>, done: oneshot::Send
             return;
         }
     };
-    let stop = shard.stop.clone();
-    runtime.block_on(async {
-        tokio::select! {
-            () = shard.run() => {}
-            () = deadline(stop) => {}
-        }
-    });
-    let undone = shard.undone();
+    let undone = runtime.block_on(live(shard));
     drop(done.send(undone)); // Nobody waits if the handle was dropped.
+}
+
+/// The shard's whole life, on the runtime of the caller; gives what it left at the deadline of a stop.
+pub(super) async fn live(mut shard: Shard<impl Connect>) -> Vec<Undone> {
+    let stop = shard.stop.clone();
+    tokio::select! {
+        biased;
+        () = shard.run() => {}
+        () = deadline(stop) => {}
+    }
+    shard.undone()
 }
 
 /// Returns at the deadline of a stop; at once when the handle is dropped without one: what is not committed is then
@@ -311,10 +304,19 @@ fn lane_state(feed: &Feed) -> LaneState {
     let (state, why) = match &feed.claim {
         Claim::Unclaimed => ("waiting", None),
         Claim::Standby => ("standby", None),
-        Claim::Held(_) => ("claimed", None),
-        Claim::Refused(why) => ("refused", Some(why.clone())),
+        Claim::Held(_) => match feed.lane.progress.ahead() {
+            None => ("claimed", None),
+            Some(ahead) => ("waiting", Some(behind(&feed.lane, ahead))),
+        },
     };
     LaneState { lane: feed.lane.name.clone(), state, why, behind_frames: feed.behind_frames() }
+}
+
+fn behind(lane: &Lane, ahead: Ahead) -> String {
+    let (next, appended) = (ahead.next, lane.progress.appended());
+    format!(
+        "the database has frames before {next} committed, the journal ends at {appended}; it is to go on from there"
+    )
 }
 
 pub(super) fn is_committed(lane: &Lane) -> bool {
@@ -323,7 +325,7 @@ pub(super) fn is_committed(lane: &Lane) -> bool {
 
 fn feed_is_idle(feed: &Feed) -> bool {
     match feed.claim {
-        Claim::Standby | Claim::Refused(_) => true,
+        Claim::Standby => true,
         Claim::Unclaimed | Claim::Held(_) => false,
     }
 }

@@ -55,6 +55,21 @@ fn every_stage_says_what_it_should() {
 }
 
 #[test]
+fn a_grown_database_is_measured_and_emptied_again() {
+    let Some(cluster) = Cluster::start(Flavor::Plain) else { return };
+    let database = cluster.database("bench");
+    block_on(store::prepare(&database)).unwrap();
+    let lines = lines(&bench(&["scale", "--json", "--database-url", database.url.expose()]));
+    for metric in ["rows_per_s", "latest_trades_p99_ms", "candles_p99_ms", "bytes_per_row", "row_store_bytes_per_row"] {
+        let line = lines.iter().find(|line| line["metric"] == metric);
+        let line = line.unwrap_or_else(|| panic!("no {metric} in {lines:#?}"));
+        assert!(line["stage"] == "scale" && line["value"].as_f64().unwrap() > 0.0, "{line}");
+    }
+    let left = "SELECT (SELECT count(*) FROM market_data.book_deltas) + (SELECT count(*) FROM audit.lanes)";
+    assert_eq!(cluster.psql("bench", left).trim(), "0");
+}
+
+#[test]
 fn a_database_with_data_is_refused_and_another_is_left_as_it_was() {
     let Some(cluster) = Cluster::start(Flavor::Plain) else { return };
     let database = cluster.database("bench");

@@ -43,6 +43,7 @@ impl Session {
             name: "acme.0".into(),
             venue: &ACME,
             journal_id: lane_journal.identity().journal_id,
+            disk: lane_journal.disk(),
             dir: lane_journal.dir().into(),
             progress: lane_journal.progress(),
             rows: Rows::default(),

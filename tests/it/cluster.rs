@@ -5,10 +5,11 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::BufReader,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{ChildStdout, Command, Output, Stdio},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -28,7 +29,9 @@ pub(crate) enum Flavor {
 /// A running cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Gone with the cluster, unless it is to be kept.
+    _temporary: Option<tempfile::TempDir>,
     bin: PathBuf,
     pub(crate) port: u16,
 }
@@ -36,6 +39,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes and starts a cluster; `None`, said loudly, when this machine cannot.
     pub(crate) fn start(flavor: Flavor) -> Option<Self> {
+        Self::start_in(flavor, None)
+    }
+
+    /// The same in a folder that is not there yet and stays.
+    pub(crate) fn start_in(flavor: Flavor, folder: Option<&Path>) -> Option<Self> {
         let Some(bin) = bin() else {
             println!("SKIPPED: PostgreSQL not installed");
             return None;
@@ -44,10 +52,14 @@ impl Cluster {
             println!("SKIPPED: TimescaleDB not installed");
             return None;
         }
-        let folder = tempfile::Builder::new().prefix("tapeway-pg-").tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let temporary = match folder {
+            Some(folder) => fs::create_dir(folder).map(|()| None).unwrap(),
+            None => Some(tempfile::Builder::new().prefix("tapeway-pg-").tempdir().unwrap()),
+        };
+        let folder = temporary.as_ref().map_or_else(|| folder.unwrap().to_owned(), |folder| folder.path().to_owned());
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cluster = Self { folder, bin, port };
+        let cluster = Self { folder, _temporary: temporary, bin, port };
         let data = cluster.data();
         cluster
             .must("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale"]);
@@ -65,6 +77,22 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// Starts a cluster that [`start_in`](Self::start_in) made and [`leave`](Self::leave) left.
+    pub(crate) fn reopen(folder: &Path) -> Self {
+        let settings = fs::read_to_string(folder.join("data/postgresql.conf")).unwrap();
+        let port = settings.lines().rev().find_map(|line| line.strip_prefix("port = ")).unwrap().parse().unwrap();
+        let cluster = Self { folder: folder.into(), _temporary: None, bin: bin().unwrap(), port };
+        cluster.up();
+        cluster
+    }
+
+    /// Stops it in good order; says how to start it again.
+    pub(crate) fn leave(self) -> String {
+        self.must("pg_ctl", &["-D", &self.data(), "-w", "-t", "600", "-m", "fast", "stop"]);
+        let user = if is_root() { "runuser -u postgres -- " } else { "" };
+        format!("{user}{} -D {} -w -l {} start", self.bin.join("pg_ctl").display(), self.data(), self.log())
+    }
+
     /// A plain cluster for tests that never stop it: the same for all who run at once, gone with the last of them.
     pub(crate) fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
@@ -79,7 +107,7 @@ impl Cluster {
 
     /// Starts it again after [`stop`](Self::stop).
     pub(crate) fn up(&self) {
-        self.must("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-l", &self.log(), "start"]);
+        self.must("pg_ctl", &["-D", &self.data(), "-w", "-t", "600", "-l", &self.log(), "start"]);
     }
 
     /// Stops it as a crash would: no checkpoint, no goodbye.
@@ -89,7 +117,7 @@ impl Cluster {
 
     /// Adds lines to `postgresql.conf`, effective at the next start.
     pub(crate) fn append_settings(&self, lines: &str) {
-        let path = self.folder.path().join("data/postgresql.conf");
+        let path = self.folder.join("data/postgresql.conf");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(path, format!("{text}\n{lines}\n")).unwrap();
     }
@@ -97,7 +125,7 @@ impl Cluster {
     /// Gives the server a certificate and restarts it with TLS.
     pub(crate) fn serve_tls(&self, certificate_pem: &str, key_pem: &str) {
         for (name, text) in [("server.crt", certificate_pem), ("server.key", key_pem)] {
-            let path = self.folder.path().join("data").join(name);
+            let path = self.folder.as_path().join("data").join(name);
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             if is_root() {
@@ -135,41 +163,41 @@ impl Cluster {
 
     /// What `psql` prints for a statement, tuples only.
     pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
-        let host = self.socket_folder().display().to_string();
-        let port = self.port.to_string();
-        let output = Command::new(self.bin.join("psql"))
-            .args([
-                "-XAtq",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-U",
-                "postgres",
-                "-h",
-                &host,
-                "-p",
-                &port,
-                "-d",
-                database,
-                "-c",
-                sql,
-            ])
-            .output()
-            .unwrap();
+        let output = self.psql_command(database, sql).output().unwrap();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Hands what a `COPY ... TO STDOUT` gives to a reader, as it comes.
+    pub(crate) fn copy_out(&self, database: &str, sql: &str, read: impl FnOnce(&mut BufReader<ChildStdout>)) {
+        let mut child = self.psql_command(database, sql).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stream = BufReader::with_capacity(1 << 20, child.stdout.take().unwrap());
+        read(&mut stream);
+        drop(stream);
+        assert!(child.wait().unwrap().success(), "{sql}: see above");
+    }
+
+    fn psql_command(&self, database: &str, sql: &str) -> Command {
+        let mut command = Command::new(self.bin.join("psql"));
+        command
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-c", sql])
+            .arg("-h")
+            .arg(self.socket_folder())
+            .args(["-p", &self.port.to_string()]);
+        command
+    }
+
     /// Folder of the Unix socket.
     pub(crate) fn socket_folder(&self) -> &Path {
-        self.folder.path()
+        self.folder.as_path()
     }
 
     fn data(&self) -> String {
-        self.folder.path().join("data").display().to_string()
+        self.folder.as_path().join("data").display().to_string()
     }
 
     fn log(&self) -> String {
-        self.folder.path().join("log").display().to_string()
+        self.folder.as_path().join("log").display().to_string()
     }
 
     fn must(&self, program: &str, arguments: &[&str]) {
@@ -181,15 +209,15 @@ impl Cluster {
         } else {
             Command::new(path)
         };
-        self.must_run(command.args(arguments).current_dir(self.folder.path()));
+        self.must_run(command.args(arguments).current_dir(self.folder.as_path()));
     }
 
     fn must_run(&self, command: &mut Command) {
         // To a file, not a pipe: the server inherits it and would keep a pipe open.
-        let printed = self.folder.path().join("printed");
+        let printed = self.folder.as_path().join("printed");
         let file = fs::File::create(&printed).unwrap();
         let status = command.stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let log = fs::read_to_string(self.folder.as_path().join("log")).unwrap_or_default();
         assert!(status.success(), "{command:?}: {}\n{log}", fs::read_to_string(&printed).unwrap_or_default());
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use rust_decimal::Decimal;
 use tapeway::{
     config::{Pin, Writer},
+    journal::disk::RealDisk,
     lane::{Lane, Progress, Rows},
     queue::Queue,
 };
@@ -118,6 +119,7 @@ pub(crate) fn lane(name: &str, journal_id: u128, chunks_max: usize) -> Arc<Lane>
         name: name.into(),
         venue: &ACME,
         journal_id,
+        disk: Arc::new(RealDisk),
         dir: PathBuf::from("/nonexistent"),
         progress: Arc::new(Progress::default()),
         rows: Rows::default(),

@@ -15,4 +15,5 @@ mod proof;
 mod proxy;
 mod recordings;
 mod store;
+mod verify;
 mod writer;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{Read, Write},
+    io::{Read, Seek, SeekFrom, Write},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -45,7 +45,7 @@ impl Daemon {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.log_before = fs::read_to_string(&self.log).unwrap().len();
+        self.log_before = usize::try_from(fs::metadata(&self.log).unwrap().len()).unwrap();
         self.child = spawn(&self.config, &self.log, &self.environment);
     }
 
@@ -55,8 +55,13 @@ impl Daemon {
 
     /// Waits until everything received is committed and nothing more comes.
     pub(crate) fn until_drained(&mut self) {
+        self.until_drained_within(PATIENCE);
+    }
+
+    /// The same, with a limit.
+    pub(crate) fn until_drained_within(&mut self, limit: Duration) {
         let mut before = None;
-        self.until("everything is committed", |status| {
+        self.until_within(limit, "everything is committed", |status| {
             std::thread::sleep(Duration::from_millis(300));
             let live: Vec<_> = lanes(status).into_iter().filter(|lane| lane["is_live"] == true).collect();
             let is_open = live.iter().all(|lane| lane["connection"] == "open");
@@ -68,7 +73,11 @@ impl Daemon {
     }
 
     /// Waits until its status is so; the status that was.
-    pub(crate) fn until(&mut self, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> Value {
+    pub(crate) fn until(&mut self, what: &str, is_so: impl FnMut(&Value) -> bool) -> Value {
+        self.until_within(PATIENCE, what, is_so)
+    }
+
+    fn until_within(&mut self, limit: Duration, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let started = Instant::now();
         loop {
@@ -79,7 +88,7 @@ impl Daemon {
                 }
                 last = status;
             }
-            assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}; it says {last:#}\n{}", self.tail());
+            assert!(started.elapsed() < limit, "not within {limit:?}: {what}; it says {last:#}\n{}", self.tail());
             std::thread::sleep(Duration::from_millis(30));
         }
     }
@@ -106,7 +115,11 @@ impl Daemon {
 
     /// The log of this run.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()[self.log_before..].to_owned()
+        let Ok(mut file) = fs::File::open(&self.log) else { return String::new() };
+        file.seek(SeekFrom::Start(self.log_before as u64)).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -245,7 +258,12 @@ pub(crate) fn lane<'a>(status: &'a Value, name: &str) -> &'a Value {
 
 /// Runs `tapeway` with arguments until it ends.
 pub(crate) fn tapeway(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tapeway")).args(arguments).stdin(Stdio::null()).output().unwrap()
+    Command::new(binary()).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The daemon's binary: this build's, or the one that `TAPEWAY_BINARY` names.
+fn binary() -> PathBuf {
+    std::env::var_os("TAPEWAY_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_tapeway").into(), PathBuf::from)
 }
 
 /// Both outputs of a command.
@@ -255,7 +273,7 @@ pub(crate) fn all_of(output: &Output) -> String {
 
 fn spawn(config: &Path, log: &Path, environment: &[(String, String)]) -> Child {
     let file = OpenOptions::new().create(true).append(true).open(log).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_tapeway"))
+    Command::new(binary())
         .args(["run", "--config"])
         .arg(config)
         .envs(environment.iter().map(|(name, value)| (name, value)))

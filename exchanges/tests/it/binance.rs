@@ -258,7 +258,16 @@ mod subscriptions {
         lane.plan(&plan(SPOT, &["BTCUSDT", "ETHUSDT"]));
         let lines = lane.text(r#"{"code":2,"msg":"Invalid request","id":2}"#);
         assert!(has(&lines, "reject refused"), "{lines:?}");
+        assert_eq!(lane.subscription(Channel::Book, "ETHUSDT"), "Requested", "it may be the fault of another stream");
+        assert!(has(&lines, r#""params":["ethusdt@trade"],"id":3"#), "{lines:?}");
+        lane.text(r#"{"result":null,"id":3}"#);
+        let lines = lane.text(r#"{"code":2,"msg":"Invalid request","id":4}"#);
+        assert!(has(&lines, r#""params":["ethusdt@depth@100ms"],"id":5"#), "{lines:?}");
+        lane.text(r#"{"code":2,"msg":"Invalid request","id":5}"#);
+        lane.text(r#"{"result":null,"id":6}"#);
+        assert_eq!(lane.subscription(Channel::Trades, "ETHUSDT"), "Live");
         assert_eq!(lane.subscription(Channel::Book, "ETHUSDT"), "Refused(\"Invalid request (code 2)\")");
+        assert_eq!(lane.subscription(Channel::Quotes, "ETHUSDT"), "Live");
         assert_eq!(lane.subscription(Channel::Book, "BTCUSDT"), "Live");
     }
 

@@ -291,7 +291,7 @@ fn run(venue: &str, inputs: &[Input]) -> (Outcome, Book) {
         if index % 13 == 0 {
             resumed = Decoder::restore(spec(venue), &resumed.state(), resumed.next()).unwrap();
         }
-        let mut apply = |decoder: &mut Decoder| {
+        let apply = |decoder: &mut Decoder| {
             let at = At { pos: decoder.next(), received: Nanos(input.received), conn: input.conn };
             decoder.apply(at, input.kind, &mut input.bytes.clone());
             decoder.actions().clear();

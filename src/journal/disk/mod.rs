@@ -78,6 +78,12 @@ pub trait Disk: Debug + Send + Sync {
     ///
     /// As the disk has them.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+
+    /// The clock that stamps files.
+    fn now(&self) -> SystemTime;
+
+    /// A number that no folder of any disk has been given before.
+    fn unique(&self) -> u128;
 }
 
 /// An open file.

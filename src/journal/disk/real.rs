@@ -81,6 +81,14 @@ impl Disk for RealDisk {
         let found = rustix::fs::statvfs(dir)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn unique(&self) -> u128 {
+        rand::random()
+    }
 }
 
 impl File for fs::File {

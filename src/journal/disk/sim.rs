@@ -4,7 +4,7 @@
 //! Everything random comes from the seed it was made with.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,7 +28,7 @@ impl SimDisk {
         let world = World {
             rng: StdRng::seed_from_u64(seed),
             boots: 0,
-            inodes: HashMap::new(),
+            inodes: BTreeMap::new(),
             inode_next: 0,
             names: BTreeMap::new(),
             names_durable: BTreeMap::new(),
@@ -37,6 +37,7 @@ impl SimDisk {
             bytes_max: u64::MAX,
             syncs_to_fail: 0,
             writes_to_fail: 0,
+            is_lying: false,
             clock: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         };
         Self { world: Arc::new(Mutex::new(world)) }
@@ -70,6 +71,11 @@ impl SimDisk {
     /// The next `count` writes fail.
     pub fn fail_writes(&self, count: u32) {
         self.world().writes_to_fail = count;
+    }
+
+    /// From now on every sync of a file says that it has synced, and has not.
+    pub fn lie_about_syncs(&self) {
+        self.world().is_lying = true;
     }
 
     /// Gives the disk room for so many bytes in all.
@@ -194,13 +200,21 @@ impl Disk for SimDisk {
         let world = self.world();
         Ok(world.bytes_max.saturating_sub(world.used()))
     }
+
+    fn now(&self) -> SystemTime {
+        self.now()
+    }
+
+    fn unique(&self) -> u128 {
+        self.world().rng.random()
+    }
 }
 
 #[derive(Debug)]
 struct World {
     rng: StdRng,
     boots: u64,
-    inodes: HashMap<u64, Inode>,
+    inodes: BTreeMap<u64, Inode>,
     inode_next: u64,
     names: BTreeMap<PathBuf, u64>,
     names_durable: BTreeMap<PathBuf, u64>,
@@ -210,6 +224,7 @@ struct World {
     bytes_max: u64,
     syncs_to_fail: u32,
     writes_to_fail: u32,
+    is_lying: bool,
     clock: SystemTime,
 }
 
@@ -388,7 +403,9 @@ impl File for SimFile {
                 inode.dirty.clear();
                 return Err(io::Error::other("simulated sync error"));
             }
-            inode.sync();
+            if !world.is_lying {
+                inode.sync();
+            }
             Ok(())
         })
     }

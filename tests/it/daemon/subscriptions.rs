@@ -81,10 +81,8 @@ fn silence_of_a_subscription_or_a_connection_is_found_and_the_gap_is_called_a_st
     for venue in venues {
         daemon.until("it is open", |status| lane(status, &format!("{}.0", venue.name()))["connection"] == "open");
         let gaps = "SELECT count(*) FROM audit.gaps WHERE cause = 'stall'";
-        world.until_count(
-            0,
-            &format!("{gaps} AND channel = 'book' AND state = 'resynced' AND venue = '{}'", venue.name()),
-        );
+        world
+            .until_count(0, &format!("{gaps} AND channel = 'book' AND state <> 'open' AND venue = '{}'", venue.name()));
         world.until_more(venue, "trades");
     }
     let stalled = "SELECT count(*) FROM audit.gaps g JOIN market_data.instruments USING (instrument_id)

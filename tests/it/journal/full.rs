@@ -168,7 +168,10 @@ fn a_real_full_disk_stops_the_lane_and_loses_nothing() {
             frames.push(frame(&mut rng));
             match append(&mut lane, frames.last().unwrap()) {
                 Ok(_) => {}
-                Err(Error::Full { .. }) => drop(frames.pop()),
+                Err(Error::Full { .. }) => {
+                    frames.pop();
+                    break;
+                }
                 Err(error) => panic!("{error}"),
             }
         }
@@ -184,5 +187,61 @@ fn a_real_full_disk_stops_the_lane_and_loses_nothing() {
         let journal = Journal::open(&config).unwrap();
         let (_, recovered) = super::lane(&journal);
         assert_eq!(recovered.end, FramePos::new(frames.len() as u64));
+    }
+}
+
+/// Compression frees a little of a journal that is full of what is not committed. Were lanes let in for that, they would
+/// connect, fill it in a moment and disconnect, again and again.
+#[test]
+fn a_full_journal_has_room_again_when_a_segment_fits_in_and_not_before() {
+    let disk = SimDisk::new(4);
+    let mut config = config(Path::new(ROOT));
+    (config.bytes_max, config.is_compressed) = (20_000, true);
+    let journal = Journal::on_disk(Arc::new(disk.clone()), &config).unwrap();
+    let (mut lane, _) = lane(&journal);
+    begin(&mut lane);
+    let compressible = Frame { kind: Kind::Text, received: Nanos(1), bytes: vec![b' '; 150] };
+    let mut count = 0;
+    while append(&mut lane, &compressible).and_then(|_| lane.flush()).is_ok() {
+        count += 1;
+        if lane.is_roll_due() {
+            begin(&mut lane);
+        }
+        assert!(count < 1_000, "the limit was not kept");
+    }
+    let mut full_passes = 0;
+    let room = loop {
+        let pass = journal.retain(disk.now()).unwrap();
+        assert_eq!(pass.given_up, 0, "nothing is committed: {pass:?}");
+        if !pass.is_full {
+            break pass.bytes;
+        }
+        full_passes += usize::from(pass.bytes <= config.bytes_max);
+        assert!(pass.compressed == 1, "nothing is left to compress, and it is still full: {pass:?}");
+    };
+    assert!(full_passes > 0, "it was let in as soon as a byte was free");
+    assert!(room + config.segment_bytes_max <= config.bytes_max, "{room}");
+}
+
+#[test]
+fn committed_segments_make_room_before_the_limit_is_reached() {
+    let disk = SimDisk::new(5);
+    let mut config = config(Path::new(ROOT));
+    config.bytes_max = 20_000;
+    let journal = Journal::on_disk(Arc::new(disk.clone()), &config).unwrap();
+    let (mut lane, _) = lane(&journal);
+    begin(&mut lane);
+    let mut rng = StdRng::seed_from_u64(5);
+    for _ in 0..4_000 {
+        append(&mut lane, &small_frame(&mut rng)).unwrap();
+        lane.flush().unwrap();
+        if lane.is_roll_due() {
+            begin(&mut lane);
+            lane.seal().unwrap();
+            lane.progress().on_commit(lane.next());
+            let pass = journal.retain(disk.now()).unwrap();
+            assert!(!pass.is_full && pass.bytes <= config.bytes_max - config.segment_bytes_max, "{pass:?}");
+        }
+        assert!(!lane.is_full(), "sockets were closed although everything is committed");
     }
 }

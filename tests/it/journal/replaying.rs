@@ -39,6 +39,7 @@ fn a_lost_frame_becomes_a_reject_at_its_position_and_the_rest_is_decoded() {
         name: LANE.into(),
         venue: spec,
         journal_id: recovered.journal_id,
+        disk: open.disk(),
         dir: open.dir().to_owned(),
         progress: open.progress(),
         rows: Rows::default(),

@@ -57,6 +57,20 @@ fn every_alert_has_a_test_that_fires_and_one_that_does_not_and_a_section() {
     assert_eq!(sections.len(), alerts.len(), "a section of docs/operating.md is about no alert: {sections:?}");
 }
 
+/// docs/exactly-once.md names a test for each of its claims, as `file::test`.
+#[test]
+fn every_test_named_in_the_argument_exists() {
+    let page = text("docs/exactly-once.md");
+    let named: BTreeSet<(&str, &str)> = page.split('`').filter_map(|word| word.split_once(".rs::")).collect();
+    assert!(named.len() >= 15, "{named:?}");
+    for (file, test) in named {
+        let path = format!("{file}.rs");
+        assert!(root().join(&path).exists(), "docs/exactly-once.md names {path}, which does not exist");
+        let is_there = text(&path).contains(&format!("fn {test}("));
+        assert!(is_there, "docs/exactly-once.md names the test {test}, which {path} does not have");
+    }
+}
+
 #[test]
 fn every_metric_named_outside_the_code_is_exported_and_every_exported_one_is_looked_at() {
     let exported: BTreeSet<String> = exposition::metrics().into_iter().map(|metric| metric.name).collect();

@@ -32,7 +32,7 @@ use crate::{
     conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Flags, Side},
-    gaps::{OpenGaps, Span},
+    gaps::{OpenGaps, Resync, Span},
     ids::{Micros, Nanos, SymbolIx},
     json::View,
     levels::LevelHead,
@@ -48,6 +48,9 @@ pub(super) struct BookState {
     last: Option<i64>,
     /// Id that the unbroken run of deltas up to `last` begins behind: a snapshot at or after it joins.
     run_from: Option<i64>,
+    /// Time of the run's first delta.
+    #[serde(default)]
+    run_since: Option<Micros>,
     /// Id of the snapshot that made the book live; `None` while it is not.
     live: Option<i64>,
     /// Time of the last delta or snapshot.
@@ -222,13 +225,13 @@ impl BookState {
         let Head { previous, last_id, time, received: _ } = head;
         let mut next = Next::Nothing;
         match step {
-            Step::First => self.run_from = Some(previous),
+            Step::First => (self.run_from, self.run_since) = (Some(previous), time),
             Step::Next | Step::Stale => {}
             Step::Gap(missing) => {
                 let span = Span { since: self.time, until: time };
                 self.gaps.open(out, symbol, Cause::Sequence, missing, span);
                 self.live = None;
-                self.run_from = Some(previous);
+                (self.run_from, self.run_since) = (Some(previous), time);
                 next = Next::Snapshot;
             }
         }
@@ -270,7 +273,9 @@ impl BookState {
         }
         self.live = Some(id);
         self.time = venue_time.or(self.time);
-        self.gaps.resynced(out, symbol, Some(id), venue_time.or(Some(at.received.micros())));
+        // What was received before the snapshot is not missing: the stretch ends where the run begins.
+        let until = self.run_since.filter(|_| self.run_from.is_some()).or(venue_time).or(Some(at.received.micros()));
+        self.gaps.resynced(out, symbol, Resync { id: Some(id), before_run: self.run_from, until });
         let role = Role::Snapshot { keeps_from: Some(flavor.keeps_from(id)), depth: None };
         out.finish_book(mark, symbol, role, Some(id), None);
         Ok(Next::Nothing)
@@ -299,7 +304,7 @@ impl BookState {
             self.gaps.open(out, symbol, cause, Missing { first, last: None }, span);
         }
         self.last = None;
-        self.run_from = None;
+        (self.run_from, self.run_since) = (None, None);
         self.live = None;
         Next::Nothing
     }

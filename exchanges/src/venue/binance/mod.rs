@@ -25,6 +25,7 @@ use crate::{
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
+    unnumbered::Unnumbered,
 };
 
 mod book;
@@ -54,7 +55,10 @@ pub(super) const SPOT: VenueSpec = VenueSpec {
         silence: Duration::from_secs(60),
         lifetime: Some(Duration::from_secs(24 * 3_600)),
     },
-    proof,
+    proof: |channel| match channel {
+        Channel::Trades | Channel::Book => Proof::Contiguous,
+        Channel::Quotes => Proof::SnapshotOnly,
+    },
     book_rule: "U == previous u + 1",
     build: || Box::new(Binance::new(Flavor::Spot)),
     plan: |config, current| spread(config, "/stream", current),
@@ -78,7 +82,11 @@ pub(super) const USDM: VenueSpec = VenueSpec {
         silence: Duration::from_secs(60),
         lifetime: Some(Duration::from_secs(24 * 3_600)),
     },
-    proof,
+    proof: |channel| match channel {
+        Channel::Trades => Proof::Contiguous,
+        Channel::Book => Proof::Chain,
+        Channel::Quotes => Proof::SnapshotOnly,
+    },
     book_rule: "pu == previous u",
     build: || Box::new(Binance::new(Flavor::Usdm)),
     plan: |config, current| spread(config, "/public/stream", current),
@@ -102,14 +110,6 @@ fn tag_of_url(url: &str) -> Option<String> {
     let (path, query) = url.split_once('?')?;
     let symbol = query.split('&').find_map(|pair| pair.strip_prefix("symbol="))?;
     snapshot::tag_of(path, symbol).or_else(|| history::tag_of(path, symbol, query))
-}
-
-fn proof(channel: Channel) -> Proof {
-    match channel {
-        Channel::Trades => Proof::Contiguous,
-        Channel::Book => Proof::Chain,
-        Channel::Quotes => Proof::SnapshotOnly,
-    }
 }
 
 /// Which of Binance's markets a lane speaks to.
@@ -202,6 +202,8 @@ struct Market {
     quoted: Option<i64>,
     /// Trades come as aggregates (a recording without `@trade`): ids are the aggregates'.
     is_aggregate: bool,
+    #[serde(default)]
+    quotes: Unnumbered,
 }
 
 impl Binance {
@@ -232,6 +234,7 @@ impl Binance {
             market.trades.interrupt(out, symbol, via, cause);
             if is_last {
                 market.quoted = None;
+                market.quotes.on_close(out, symbol, Channel::Quotes, cause);
             }
         }
         lane.conns.on_close(conn);
@@ -352,7 +355,10 @@ impl Adapter for Binance {
                     self.backfills.forget(symbol);
                     market.trades.end(out, symbol, NOT_RECORDED);
                 }
-                Channel::Quotes => market.quoted = None,
+                Channel::Quotes => {
+                    market.quoted = None;
+                    market.quotes.on_end(out, symbol, Channel::Quotes);
+                }
             }
         }
         for conn in open.iter() {
@@ -390,7 +396,8 @@ impl Adapter for Binance {
                 lane.markets.entry(symbol).on_quote(at, symbol, &quote, out)
             }
             Message::Answer { id, refusal } => {
-                requests.answered(id, refusal.as_deref(), subscriptions);
+                let known = (&out.symbols, subscriptions);
+                requests.answered(id, refusal.as_deref(), *flavor, known, &mut out.actions);
                 match refusal {
                     Some(reason) => Err(FrameError::Refused { what: format!("request {id}"), reason }),
                     None => Ok(()),
@@ -517,6 +524,7 @@ impl Market {
         let venue_time = fields.time();
         let flags = if venue_time.is_some() { Flags::NONE } else { Flags::VENUE_TIME_BAD };
         let time = venue_time.unwrap_or(at.received.micros());
+        self.quotes.on_message(out, symbol, Channel::Quotes, time);
         out.push_quote(Quote { frame: 0, symbol, flags, time, bid, ask, seq });
         Ok(())
     }

@@ -26,6 +26,7 @@ use crate::{
     number,
     subscription::Subscriptions,
     time::epoch,
+    unnumbered::Unnumbered,
 };
 
 /// Bitget v1: for `tapeway normalize` and `tapeway book` alone.
@@ -72,6 +73,8 @@ struct Lane {
     #[serde(default)]
     open: Conns,
     books: BySymbol<BookState>,
+    #[serde(default)]
+    trades: BySymbol<Unnumbered>,
 }
 
 impl Bitget {
@@ -88,6 +91,9 @@ impl Bitget {
     fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
         for (symbol, book) in self.lane.books.iter_mut() {
             book.on_close(symbol, cause, out);
+        }
+        for (symbol, trades) in self.lane.trades.iter_mut() {
+            trades.on_close(out, symbol, Channel::Trades, cause);
         }
         self.lane.is_open = false;
     }
@@ -190,7 +196,9 @@ fn on_message(
     match channel {
         "trade" if is_snapshot => Ok(()),
         "trade" => data.try_for_each(|item| {
-            out.push_trade(trade(at, symbol, item)?);
+            let trade = trade(at, symbol, item)?;
+            lane.trades.entry(symbol).on_message(out, symbol, Channel::Trades, trade.time);
+            out.push_trade(trade);
             Ok(())
         }),
         _ => data.try_for_each(|item| {

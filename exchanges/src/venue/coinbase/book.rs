@@ -85,7 +85,7 @@ impl BookState {
             return;
         }
         self.twins.restart(via.conn);
-        self.inband.on_snapshot(symbol, time, at.received.micros(), out);
+        self.inband.on_snapshot(symbol, None, time, at.received.micros(), out);
         out.finish_book(mark, symbol, Role::Snapshot { keeps_from: None, depth: None }, None, None);
     }
 
@@ -119,13 +119,13 @@ impl BookState {
         match (gone_on, other) {
             (Some(messages), Some(_)) => self.take_all(messages, received, symbol, out),
             (None, Some(other)) if was_source && self.inband.has_delivered() => {
-                self.inband.on_close(symbol, cause, out);
+                self.inband.on_close(symbol, None, cause, out);
                 self.twins.restart(other);
                 return Some(other);
             }
             (None, Some(_)) => {}
             (_, None) => {
-                self.inband.on_close(symbol, cause, out);
+                self.inband.on_close(symbol, None, cause, out);
                 self.twins = Aligned::default();
             }
         }

@@ -143,7 +143,7 @@ impl BookState {
                 self.take_all(messages, head, via, checksum, out)
             }
             None if was_source && self.inband.has_delivered() => {
-                self.inband.on_close(symbol, cause, out);
+                self.inband.on_close(symbol, None, cause, out);
                 self.book.clear();
                 self.twins.restart(other);
                 Some(other)
@@ -179,7 +179,7 @@ impl BookState {
         let matches = self.apply(&head, mark, checksum, out);
         let is_right = matches != Some(false);
         if is_right {
-            self.inband.on_snapshot(symbol, time, at.received.micros(), out);
+            self.inband.on_snapshot(symbol, None, time, at.received.micros(), out);
         } else {
             self.inband.on_update(time);
             mark_levels(&mut out.events.levels[mark..], Flags::AFTER_GAP);
@@ -289,7 +289,7 @@ impl BookState {
 
     /// The book begins anew: the last connection ended, or another depth is asked for.
     pub(super) fn on_change(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
-        self.inband.on_close(symbol, cause, out);
+        self.inband.on_close(symbol, None, cause, out);
         self.reset();
     }
 

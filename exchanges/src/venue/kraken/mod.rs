@@ -29,6 +29,7 @@ use crate::{
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
+    unnumbered::Unnumbered,
 };
 
 mod book;
@@ -97,6 +98,11 @@ struct Market {
     /// Time of the last quote, and the connection it came by.
     #[serde(default)]
     quoted: Option<(Micros, Conn)>,
+    #[serde(default)]
+    quotes: Unnumbered,
+    /// Trades of v1, which have no ids.
+    #[serde(default)]
+    legacy_trades: Unnumbered,
 }
 
 impl Kraken {
@@ -125,6 +131,8 @@ impl Kraken {
             market.trades.interrupt(out, symbol, via, cause);
             if via.others().is_empty() {
                 market.quoted = None;
+                market.quotes.on_close(out, symbol, Channel::Quotes, cause);
+                market.legacy_trades.on_close(out, symbol, Channel::Trades, cause);
             }
         }
         self.lane.conns.on_close(conn);
@@ -237,7 +245,7 @@ impl Adapter for Kraken {
                     }
                     Channel::Book if begun.contains(&symbol) => market.book.on_change(symbol, Cause::Downtime, out),
                     Channel::Book => market.book.on_end(symbol, out),
-                    Channel::Quotes => {}
+                    Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
                 }
             }
         }
@@ -378,7 +386,9 @@ impl Frame<'_> {
             Message::Quotes(mut quotes) => quotes.try_for_each(|item| {
                 let symbol = self.delivered(Channel::Quotes, item.need_text("symbol")?)?;
                 let quote = wire::quote(self.at, symbol, item)?;
-                if self.lane.markets.entry(symbol).is_news(self.at.conn, quote.time) {
+                let market = self.lane.markets.entry(symbol);
+                if market.is_news(self.at.conn, quote.time) {
+                    market.quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
                     self.out.push_quote(quote);
                 } else {
                     self.out.repeats.dropped += 1;
@@ -484,7 +494,10 @@ impl Frame<'_> {
             legacy::Message::Trades { pair, mut trades } => {
                 let symbol = self.delivered(Channel::Trades, pair)?;
                 trades.try_for_each(|item| {
-                    self.out.push_trade(legacy::trade(symbol, item)?);
+                    let trade = legacy::trade(symbol, item)?;
+                    let trades = &mut self.lane.markets.entry(symbol).legacy_trades;
+                    trades.on_message(self.out, symbol, Channel::Trades, trade.time);
+                    self.out.push_trade(trade);
                     Ok(())
                 })
             }

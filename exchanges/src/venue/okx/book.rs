@@ -95,7 +95,7 @@ impl BookState {
             self.lose(symbol, Cause::Checksum, out);
         }
         if is_snapshot && is_right {
-            self.inband.on_snapshot(symbol, message.time, at.received.micros(), out);
+            self.inband.on_snapshot(symbol, seq, message.time, at.received.micros(), out);
         } else {
             self.inband.on_update(message.time);
         }
@@ -116,7 +116,7 @@ impl BookState {
 
     /// The connection ended.
     pub(in crate::venue) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
-        self.inband.on_close(symbol, cause, out);
+        self.inband.on_close(symbol, self.last, cause, out);
         self.last = None;
         self.book = None;
     }

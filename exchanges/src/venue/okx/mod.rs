@@ -28,6 +28,7 @@ use crate::{
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
+    unnumbered::Unnumbered,
 };
 
 pub(super) mod book;
@@ -99,6 +100,8 @@ struct Market {
     #[serde(default)]
     leader: Option<Conn>,
     trades: TradeIds,
+    #[serde(default)]
+    quotes: Unnumbered,
 }
 
 impl Okx {
@@ -129,6 +132,9 @@ impl Okx {
                 if let Some(other) = other {
                     self.resyncs[other].want(symbol, at.received);
                 }
+            }
+            if other.is_none() {
+                market.quotes.on_close(out, symbol, Channel::Quotes, cause);
             }
         }
         self.lane.conns.on_close(conn);
@@ -211,7 +217,7 @@ impl Adapter for Okx {
                     market.leader = None;
                     market.book.on_end(symbol, out);
                 }
-                Channel::Quotes => {}
+                Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
             }
         }
     }
@@ -347,7 +353,9 @@ impl Frame<'_> {
             }),
             Channel::Quotes if !self.lane.markets.entry(symbol).leads(self.via) => Ok(()),
             Channel::Quotes => data.try_for_each(|item| {
-                self.out.push_quote(wire::quote(self.at, symbol, item)?);
+                let quote = wire::quote(self.at, symbol, item)?;
+                self.lane.markets.entry(symbol).quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
+                self.out.push_quote(quote);
                 Ok(())
             }),
         }

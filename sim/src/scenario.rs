@@ -1,0 +1,153 @@
+//! What a seed's world is like: how many lanes, how small everything is, and what goes wrong how often.
+
+use std::time::Duration;
+
+use tapeway::config::{Journal, Pin, Writer};
+
+use crate::{database, rng::Rng, venue};
+
+/// One world's circumstances, all from its seed.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The venue and the number of instruments of each lane.
+    pub lanes: Vec<(venue::Kind, usize)>,
+    /// The journal's settings.
+    pub journal: Journal,
+    /// The writer's settings.
+    pub writer: Writer,
+    /// What goes wrong with the feeds.
+    pub feed: venue::Faults,
+    /// What goes wrong with the database.
+    pub database: database::Faults,
+    /// Every so many rows is refused by the database; zero: none.
+    pub poison_every: u64,
+    /// What goes wrong with everything else, per thousand steps.
+    pub events: Events,
+}
+
+/// What goes wrong per thousand steps of the world.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Events {
+    /// `kill -9` of the process.
+    pub kill: u64,
+    /// Power cut.
+    pub power_cut: u64,
+    /// Planned stop.
+    pub stop: u64,
+    /// A sync fails.
+    pub sync_fails: u64,
+    /// A write fails.
+    pub write_fails: u64,
+    /// The disk fills up.
+    pub disk_full: u64,
+    /// The database stops for a while.
+    pub database_stops: u64,
+    /// A backup is taken.
+    pub backup: u64,
+    /// The last backup is restored.
+    pub restore: u64,
+    /// The host clock steps.
+    pub clock_steps: u64,
+    /// The syncer and the retainer are held up.
+    pub idle_disk: u64,
+}
+
+/// Which kinds of faults a run has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mix {
+    /// As the seed has it.
+    Any,
+    /// Nothing goes wrong.
+    Calm,
+    /// Only the feed.
+    Feed,
+    /// Only the disk and the process.
+    Disk,
+    /// Only the database.
+    Database,
+}
+
+impl Mix {
+    /// The mix of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "any" => Some(Self::Any),
+            "calm" => Some(Self::Calm),
+            "feed" => Some(Self::Feed),
+            "disk" => Some(Self::Disk),
+            "database" => Some(Self::Database),
+            _ => None,
+        }
+    }
+}
+
+impl Scenario {
+    /// The circumstances of a seed.
+    #[must_use]
+    pub fn new(rng: &mut Rng, mix: Mix) -> Self {
+        let lanes = 1 + rng.below(5) / 4;
+        let lanes = (0..lanes).map(|_| (*rng.pick(&venue::Kind::ALL), 1 + rng.index(3))).collect();
+        let small = rng.chance(500);
+        let journal = Journal {
+            dir: "/journal".into(),
+            segment_bytes_max: if small { rng.between(4_000, 20_000) } else { rng.between(20_000, 400_000) },
+            sync_interval: Duration::from_millis(50),
+            keep_for: if rng.chance(150) {
+                Duration::from_secs(rng.between(1, 20))
+            } else {
+                Duration::from_secs(86_400)
+            },
+            bytes_max: 1 << 30,
+            free_bytes_min: 0,
+            is_compressed: rng.chance(200),
+        };
+        let writer = Writer {
+            threads: Some(1),
+            pin: Pin::Off,
+            batch_rows_max: rng.index(300) + 5,
+            batch_bytes_max: 1 << 20,
+            batch_age_max: Duration::from_millis(rng.between(1, 300)),
+            queue_chunks_max: 1 + rng.index(12),
+            chunk_rows_max: 1 + rng.index(60),
+        };
+        let has = |rng: &mut Rng, mixes: &[Mix]| mixes.contains(&mix) || (mix == Mix::Any && rng.chance(600));
+        let (has_feed, has_disk, has_database) =
+            (has(rng, &[Mix::Feed]), has(rng, &[Mix::Disk]), has(rng, &[Mix::Database]));
+        let mut some = |is_on: bool, most: u64| if is_on && rng.chance(600) { rng.between(1, most) } else { 0 };
+        let feed = venue::Faults {
+            drop: some(has_feed, 60),
+            duplicate: some(has_feed, 60),
+            swap: some(has_feed, 40),
+            corrupt: some(has_feed, 30),
+            wrong_id: some(has_feed, 8),
+            wrong_checksum: some(has_feed, 20),
+            stall: some(has_feed, 4),
+            cut: some(has_feed, 20),
+            http: some(has_feed, 700),
+        };
+        let database = database::Faults {
+            cut: some(has_database, 20),
+            cut_in_commit: some(has_database, 150),
+            hang: some(has_database, 5),
+            refuse: some(has_database, 15),
+            slow: some(has_database, 100),
+            lose_lock: some(has_database, 500),
+        };
+        let poison_every = if has_database && some(true, 10) > 6 { 37 } else { 0 };
+        let events = Events {
+            kill: some(has_disk, 20),
+            power_cut: some(has_disk, 20),
+            stop: some(has_disk, 8),
+            sync_fails: some(has_disk, 6),
+            write_fails: some(has_disk, 4),
+            disk_full: some(has_disk, 8),
+            database_stops: some(has_database, 12),
+            backup: some(has_database, 20),
+            restore: some(has_database, 10),
+            clock_steps: some(has_feed, 10),
+            idle_disk: some(has_disk, 20),
+        };
+        Self { lanes, journal, writer, feed, database, poison_every, events }
+    }
+}

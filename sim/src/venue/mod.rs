@@ -1,0 +1,354 @@
+//! Model venues: each makes a market from its seed, sends it as the real venue does, and does it badly on request.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tapeway_exchanges::{
+    adapter::LanePlan,
+    event,
+    venue::{self, VenueSpec},
+};
+
+use self::market::Symbol;
+use crate::rng::Rng;
+
+mod binance;
+mod coinbase;
+mod kraken;
+pub mod market;
+pub mod text;
+
+/// Which venue.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Binance spot.
+    BinanceSpot,
+    /// Binance USD-M futures.
+    BinanceUsdm,
+    /// Coinbase Exchange.
+    Coinbase,
+    /// Kraken spot.
+    Kraken,
+}
+
+/// What a frame is about.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Channel {
+    /// Trades.
+    Trades,
+    /// Changes of the book.
+    Book,
+    /// Best bid and ask.
+    Quotes,
+    /// Heartbeats of one instrument.
+    Heartbeat,
+}
+
+/// What goes wrong with frames and answers, per thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// The frame is not sent.
+    pub drop: u64,
+    /// It is sent twice.
+    pub duplicate: u64,
+    /// It is sent after the next one.
+    pub swap: u64,
+    /// It is cut in half.
+    pub corrupt: u64,
+    /// It carries a wrong id.
+    pub wrong_id: u64,
+    /// It carries a wrong checksum.
+    pub wrong_checksum: u64,
+    /// The connection goes silent.
+    pub stall: u64,
+    /// The connection is cut, with what is on its way.
+    pub cut: u64,
+    /// An HTTP request gets no answer, or an error, or a part, or gibberish; and late.
+    pub http: u64,
+}
+
+/// An HTTP answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// One venue and the one lane that listens to it.
+#[derive(Debug)]
+pub struct Venue {
+    /// Which.
+    pub kind: Kind,
+    /// Its markets.
+    pub symbols: Vec<Symbol>,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Its clock, microseconds since 1970.
+    pub now_us: i64,
+    /// The open connection.
+    pub conn: Option<Conn>,
+    /// Instruments of whose book something is missing that the venue's rules cannot prove.
+    pub unprovable: BTreeSet<usize>,
+    /// Instruments that were given trade ids that do not exist.
+    pub lied: BTreeSet<usize>,
+    /// Rows of an answer at most.
+    page_max: usize,
+    rng: Rng,
+}
+
+/// One connection as the venue sees it.
+#[derive(Debug, Default)]
+pub struct Conn {
+    subscribed: BTreeMap<(usize, Channel), bool>,
+    /// Frames on their way.
+    pub wire: VecDeque<String>,
+    held: Option<String>,
+    is_stalled: bool,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::Coinbase, Self::Kraken];
+
+    /// The name in the registry.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BinanceSpot => "binance-spot",
+            Self::BinanceUsdm => "binance-usdm",
+            Self::Coinbase => "coinbase",
+            Self::Kraken => "kraken",
+        }
+    }
+
+    /// The registry's entry.
+    ///
+    /// # Panics
+    ///
+    /// If the registry has lost the venue.
+    #[must_use]
+    pub fn spec(self) -> &'static VenueSpec {
+        venue::find(self.name()).expect("the simulated venues are in the registry")
+    }
+
+    const fn symbols(self) -> [&'static str; 3] {
+        match self {
+            Self::BinanceSpot | Self::BinanceUsdm => ["BTCUSDT", "ETHUSDT", "SOLUSDT"],
+            Self::Coinbase => ["BTC-USD", "ETH-USD", "SOL-USD"],
+            Self::Kraken => ["BTC/USD", "ETH/USD", "SOL/USD"],
+        }
+    }
+}
+
+impl Venue {
+    /// A venue with so many instruments (at most three).
+    #[must_use]
+    pub fn new(kind: Kind, symbols: usize, mut rng: Rng) -> Self {
+        let symbols = kind.symbols().into_iter().take(symbols).map(|name| Symbol::new(name, &mut rng)).collect();
+        let page_max = usize::MAX;
+        Self {
+            kind,
+            symbols,
+            faults: Faults::default(),
+            now_us: text::EPOCH_US,
+            conn: None,
+            unprovable: BTreeSet::new(),
+            lied: BTreeSet::new(),
+            page_max,
+            rng,
+        }
+    }
+
+    /// The plan of the lane.
+    #[must_use]
+    pub fn plan(&self, lane: &str) -> LanePlan {
+        let channels = self.kind.spec().channels.to_vec();
+        let depth = match self.kind {
+            Kind::Kraken => Some(10),
+            Kind::BinanceSpot | Kind::BinanceUsdm => Some(100),
+            Kind::Coinbase => None,
+        };
+        debug_assert!(channels.contains(&event::Channel::Book));
+        LanePlan {
+            lane: lane.into(),
+            url: "wss://venue.example".into(),
+            http_url: "https://venue.example".into(),
+            symbols: self.symbols.iter().map(|symbol| symbol.name.to_owned()).collect(),
+            channels,
+            book_depth: depth,
+        }
+    }
+
+    /// A connection opens; an earlier one is gone.
+    pub fn open(&mut self) {
+        let mut conn = Conn::default();
+        binance::on_open(&mut conn);
+        self.conn = Some(conn);
+    }
+
+    /// The client sent a message.
+    pub fn message(&mut self, text: &str) {
+        let Ok(message) = serde_json::from_str(text) else { return };
+        match self.kind {
+            Kind::BinanceSpot | Kind::BinanceUsdm => binance::on_message(self, &message),
+            Kind::Coinbase => coinbase::on_message(self, &message),
+            Kind::Kraken => kraken::on_message(self, &message),
+        }
+    }
+
+    /// The market of one instrument moves, and whoever listens is told.
+    pub fn step(&mut self, index: usize) {
+        let Self { rng, symbols, kind, now_us, .. } = self;
+        let symbol = &mut symbols[index];
+        let step = symbol.step(rng, *now_us, *kind != Kind::BinanceUsdm);
+        let Some(conn) = &self.conn else { return };
+        let is_listening = conn.subscribed.values().any(|is_on| *is_on);
+        if !is_listening {
+            return;
+        }
+        let wrong_id = if self.rng.chance(self.faults.wrong_id) { 3 + self.rng.below(5) } else { 0 };
+        let wrong_checksum = self.rng.chance(self.faults.wrong_checksum);
+        let symbol = &self.symbols[index];
+        let frames = match self.kind {
+            Kind::BinanceSpot | Kind::BinanceUsdm => binance::frames(self.kind, symbol, &step, wrong_id),
+            Kind::Coinbase => coinbase::frames(symbol, &step, wrong_id),
+            Kind::Kraken => kraken::frames(symbol, &step, (wrong_id, wrong_checksum)),
+        };
+        if wrong_id > 0 {
+            self.lied.insert(index);
+        }
+        for (channel, text) in frames {
+            if self.is_subscribed(index, channel) {
+                self.deliver(index, channel, text);
+            }
+        }
+    }
+
+    /// Moves every market by at least one trade and one change of its book.
+    pub fn show(&mut self) {
+        for index in 0..self.symbols.len() {
+            let before = (self.symbols[index].trades.len(), self.symbols[index].messages.len());
+            while self.symbols[index].trades.len() == before.0 || self.symbols[index].messages.len() == before.1 {
+                self.step(index);
+            }
+        }
+    }
+
+    /// What a venue says once a second.
+    pub fn every_second(&mut self) {
+        match self.kind {
+            Kind::BinanceSpot | Kind::BinanceUsdm => {}
+            Kind::Coinbase => {
+                for index in 0..self.symbols.len() {
+                    if self.is_subscribed(index, Channel::Heartbeat) {
+                        let text = coinbase::heartbeat(&self.symbols[index], self.now_us);
+                        self.deliver(index, Channel::Heartbeat, text);
+                    }
+                }
+            }
+            Kind::Kraken if self.conn.is_some() => self.push(kraken::HEARTBEAT.into()),
+            Kind::Kraken => {}
+        }
+    }
+
+    /// Answers a request; `None`: no answer comes.
+    pub fn http(&mut self, path: &str) -> Option<Answer> {
+        let gibberish = |status, body: &str| Some(Answer { status, body: body.into() });
+        self.page_max = usize::MAX;
+        if self.rng.chance(self.faults.http) {
+            match self.rng.below(8) {
+                0 => return None,
+                1 => return gibberish(429, "{\"code\":-1003,\"msg\":\"too many\"}"),
+                2 => return gibberish(500, ""),
+                3 => return gibberish(503, "<html>"),
+                4 => return gibberish(200, "<html>"),
+                5 => return gibberish(200, "[{\"id\":"),
+                6 if self.rng.chance(100) => {
+                    return gibberish(401, "{\"code\":-2015,\"msg\":\"no\",\"message\":\"no\"}");
+                }
+                _ => self.page_max = self.rng.index(4),
+            }
+        }
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let value = |key: &str| query.split('&').find_map(|pair| pair.split_once('=').filter(|(name, _)| *name == key));
+        let number = |key: &str| value(key).and_then(|(_, text)| text.parse().ok());
+        let is_named = |symbol: &&Symbol| match self.kind {
+            Kind::BinanceSpot | Kind::BinanceUsdm => value("symbol").is_some_and(|(_, name)| name == symbol.name),
+            Kind::Coinbase => path.contains(&format!("/{}/", symbol.name)),
+            Kind::Kraken => {
+                value("pair").is_some_and(|(_, name)| name == symbol.name.replace('/', "").replace("BTC", "XBT"))
+            }
+        };
+        let Some(symbol) = self.symbols.iter().find(is_named) else {
+            return gibberish(404, "{\"code\":-1121,\"msg\":\"Invalid symbol.\"}");
+        };
+        Some(match self.kind {
+            Kind::BinanceSpot | Kind::BinanceUsdm => binance::http(self, path, &number, symbol),
+            Kind::Coinbase => coinbase::http(self, &number, symbol),
+            Kind::Kraken => kraken::http(self, &number, symbol),
+        })
+    }
+
+    /// Rows of an answer at most.
+    fn page(&self, asked: usize) -> usize {
+        asked.min(self.page_max).min(1_000)
+    }
+
+    fn is_subscribed(&self, index: usize, channel: Channel) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.subscribed.get(&(index, channel)).copied().unwrap_or(false))
+    }
+
+    fn set_subscribed(&mut self, index: usize, channel: Channel, is_on: bool) {
+        if let Some(conn) = &mut self.conn {
+            conn.subscribed.insert((index, channel), is_on);
+        }
+    }
+
+    /// Sends an answer of the venue's own, which nothing happens to.
+    fn push(&mut self, text: String) {
+        if let Some(conn) = &mut self.conn {
+            conn.push(text);
+        }
+    }
+
+    /// Sends data, or does what goes wrong with it.
+    fn deliver(&mut self, index: usize, channel: Channel, text: String) {
+        let Faults { drop, duplicate, swap, corrupt, stall, .. } = self.faults;
+        let Some(conn) = &mut self.conn else { return };
+        let rng = &mut self.rng;
+        conn.is_stalled |= rng.chance(stall);
+        let is_blind_book = self.kind == Kind::Coinbase && channel == Channel::Book;
+        if conn.is_stalled || rng.chance(drop) {
+            if is_blind_book {
+                self.unprovable.insert(index);
+            }
+            return;
+        }
+        if rng.chance(swap) && conn.held.is_none() {
+            if is_blind_book {
+                self.unprovable.insert(index);
+            }
+            conn.held = Some(text);
+            return;
+        }
+        let text = if rng.chance(corrupt) { text[..text.len() / 2].to_owned() } else { text };
+        if rng.chance(duplicate) {
+            conn.wire.push_back(text.clone());
+        }
+        conn.push(text);
+    }
+}
+
+impl Conn {
+    fn push(&mut self, text: String) {
+        self.wire.push_back(text);
+        self.wire.extend(self.held.take());
+    }
+
+    /// Whether nothing comes any more.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.is_stalled
+    }
+}
