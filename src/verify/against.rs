@@ -287,6 +287,7 @@ fn lane(spec: &'static VenueSpec, identity: &journal::Identity, dir: &Path, end:
         name: identity.lane.clone(),
         venue: spec,
         journal_id: identity.journal_id,
+        disk: Arc::new(RealDisk),
         dir: dir.into(),
         progress,
         rows: Rows::default(),
