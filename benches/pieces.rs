@@ -16,6 +16,7 @@ use tapeway::{
 use tapeway_exchanges::{
     adapter::At,
     book::Book,
+    conn::Conn,
     decoder::Decoder,
     event::{Events, Side},
     ids::{FramePos, Micros, Nanos},
@@ -42,7 +43,7 @@ fn decode_book_frames(bencher: Bencher<'_, '_>, venue: &str) {
         for frame in &frames {
             buffer.clear();
             buffer.extend_from_slice(frame.as_bytes());
-            let at = At { pos: decoder.next(), received: Nanos(1_760_000_000_000_000_000) };
+            let at = At { pos: decoder.next(), received: Nanos(1_760_000_000_000_000_000), conn: Conn::FIRST };
             decoder.apply(at, Kind::Text, &mut buffer);
         }
         let chunk = decoder.swap_events(std::mem::take(&mut spare));

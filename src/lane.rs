@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -99,6 +99,17 @@ pub struct Progress {
     committed: AtomicU64,
     /// Signalled whenever `durable` moves.
     durable_moved: Notify,
+    /// What the database has committed beyond the journal's end.
+    ahead: Mutex<Option<Ahead>>,
+}
+
+/// Where a lane goes on whose journal ends before what is committed: it was cut off, or is a copy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ahead {
+    /// First position not yet committed.
+    pub next: FramePos,
+    /// Rows that the committed frames gave.
+    pub rows_total: u64,
 }
 
 impl Progress {
@@ -135,6 +146,23 @@ impl Progress {
     /// restored from an older backup is refilled from there.
     pub fn set_committed(&self, end: FramePos) {
         self.committed.store(end.get(), Ordering::SeqCst);
+    }
+
+    /// The database has frames before `next` committed, which gave `rows_total` rows. When the journal ends before, its
+    /// session is asked to go on from there; returns the positions that are lost to it.
+    pub fn is_behind(&self, next: FramePos, rows_total: u64) -> Option<(FramePos, FramePos)> {
+        let appended = self.appended();
+        let is_behind = appended < next;
+        if is_behind {
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ahead { next, rows_total });
+        }
+        is_behind.then_some((appended, next))
+    }
+
+    /// Where the journal is to go on, if it ends before what is committed.
+    pub fn ahead(&self) -> Option<Ahead> {
+        let ahead = *self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.filter(|ahead| ahead.next > self.appended())
     }
 
     /// First position not yet appended.

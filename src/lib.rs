@@ -17,4 +17,5 @@ pub mod seal;
 pub mod session;
 pub mod status;
 pub mod store;
+pub mod verify;
 pub mod writer;

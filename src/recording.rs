@@ -24,6 +24,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use tapeway_exchanges::{
     adapter::At,
+    conn::Conn,
     decoder::Decoder,
     event::Events,
     ids::{FramePos, Nanos},
@@ -182,7 +183,7 @@ impl Recording {
                 decoder.log_books();
                 decoder
             });
-            decoder.apply(At { pos: decoder.next(), received }, kind, bytes);
+            decoder.apply(At { pos: decoder.next(), received, conn: Conn::FIRST }, kind, bytes);
             decoder.actions().clear();
             let books = decoder.take_book_log();
             let events = decoder.swap_events(std::mem::take(&mut spare));

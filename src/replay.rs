@@ -6,6 +6,7 @@
 
 use tapeway_exchanges::{
     adapter::At,
+    conn::Conn,
     decoder::Decoder,
     event::Events,
     ids::{FramePos, Nanos},
@@ -88,7 +89,7 @@ impl Replay {
         let pos = self.decoder.next();
         if let Some(hole) = self.hole.take_if(|hole| pos < hole.next) {
             let detail = if pos == hole.first { hole.to_string() } else { format!("as position {}", hole.first) };
-            self.decoder.lose(At { pos, received: self.received }, detail);
+            self.decoder.lose(At { pos, received: self.received, conn: Conn::FIRST }, detail);
             self.hole = Some(hole);
             return Ok(true);
         }
@@ -96,7 +97,8 @@ impl Replay {
         match self.reader.next(&lane.progress) {
             Ok(Some(record)) => {
                 self.received = record.received;
-                self.decoder.apply(At { pos: record.pos, received: record.received }, record.kind, record.bytes);
+                let at = At { pos: record.pos, received: record.received, conn: record.conn };
+                self.decoder.apply(at, record.kind, record.bytes);
                 self.decoder.actions().clear();
                 Ok(true)
             }

@@ -23,8 +23,11 @@ pub struct LaneStatus {
     pub venue: String,
     /// Whether a session is meant to run; a lane without one is only drained.
     pub is_live: bool,
-    /// What the connection is doing.
+    /// What the lane's connections are doing, taken together: open when one is.
     pub connection: Connection,
+    /// Each of them that is open or wanted.
+    #[serde(default)]
+    pub connections: Vec<ConnectionStatus>,
     /// What can be proven of each channel that the venue has: class of proof by channel.
     pub proof: BTreeMap<String, String>,
     /// Symbols planned for the lane.
@@ -61,6 +64,21 @@ pub struct LaneStatus {
     pub last_error: Option<(f64, String)>,
 }
 
+/// One connection of a lane.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ConnectionStatus {
+    /// Its number in the lane.
+    pub connection: u8,
+    /// Whether it is open; otherwise the lane is connecting.
+    pub is_open: bool,
+    /// Why it is to be replaced, if it is.
+    pub retiring: Option<String>,
+    /// Its subscriptions by state.
+    pub subscriptions: Subscriptions,
+    /// Unix time in seconds of its last frame, as of the last second.
+    pub last_frame: Option<f64>,
+}
+
 /// What a lane's connection is doing.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +107,16 @@ pub struct Subscriptions {
     pub refused: u32,
     /// Silent while siblings move.
     pub stale: u32,
+}
+
+impl Subscriptions {
+    /// Adds those of another connection.
+    pub fn add(&mut self, other: &Self) {
+        self.live += other.live;
+        self.requested += other.requested;
+        self.refused += other.refused;
+        self.stale += other.stale;
+    }
 }
 
 /// One writer thread.

@@ -1,4 +1,5 @@
-//! How fast recorded frames become events, on one core: `decode_speed <venue> <recording.jsonl.zst> [rounds]`.
+//! How fast recorded frames become events, on one core: `decode_speed <venue> <recording.jsonl.zst> [rounds] [books]`.
+//! With `books`, whole books are kept and written every 10 s, 200 levels a side.
 //!
 //! Frames are read into memory first; each is copied into the parse buffer inside the measured time, as a
 //! session does. Time is the thread's own on the core. Beside it, the same frames through serde_json into borrowed types with `Decimal` levels, where
@@ -9,11 +10,13 @@ use std::{error::Error, hint::black_box, io::BufRead};
 use rust_decimal::Decimal;
 use serde::Deserialize;
 use tapeway_exchanges::{
-    adapter::At,
+    adapter::{At, LanePlan},
+    conn::Conn,
     decoder::Decoder,
-    event::Events,
+    event::{Channel, Events},
     ids::{FramePos, Nanos},
     input::{Kind, put_http},
+    top_book::OrderBooks,
     venue::find,
 };
 
@@ -43,8 +46,28 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
     }
+    let open = args.next().is_some_and(|word| word == "books").then(|| {
+        let mut decoder = Decoder::new(spec, FramePos::FIRST);
+        for (received, kind, bytes) in &inputs {
+            let at = At { pos: decoder.next(), received: Nanos(*received), conn: Conn::FIRST };
+            decoder.apply(at, *kind, &mut bytes.clone());
+        }
+        let plan = LanePlan {
+            lane: format!("{venue}.0"),
+            url: String::new(),
+            http_url: String::new(),
+            symbols: decoder.symbols().names().iter().map(ToString::to_string).collect(),
+            channels: Channel::ALL.to_vec(),
+            book_depth: None,
+            order_books: Some(OrderBooks { every_ms: 10_000, depth: 200 }),
+        };
+        serde_json::to_vec(&plan)
+    });
+    if let Some(open) = open {
+        inputs.insert(0, (0, Kind::Open, open?));
+    }
     let bytes: usize = inputs.iter().map(|(_, _, bytes)| bytes.len()).sum();
-    let (mut best, mut rows) = (f64::MAX, 0);
+    let (mut best, mut rows, mut state) = (f64::MAX, 0, 0);
     for _ in 0..rounds {
         let mut decoder = Decoder::new(spec, FramePos::FIRST);
         let (mut spare, mut buffer) = (Events::default(), Vec::new());
@@ -53,7 +76,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (received, kind, bytes) in &inputs {
             buffer.clear();
             buffer.extend_from_slice(bytes);
-            decoder.apply(At { pos: decoder.next(), received: Nanos(*received) }, *kind, &mut buffer);
+            decoder.apply(
+                At { pos: decoder.next(), received: Nanos(*received), conn: Conn::FIRST },
+                *kind,
+                &mut buffer,
+            );
             if decoder.events().rows() > 4_096 {
                 spare = decoder.swap_events(spare);
                 rows += black_box(&spare).rows();
@@ -61,7 +88,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         rows += decoder.events().rows();
         best = best.min(cpu_seconds() - begin);
+        state = decoder.state().len();
     }
+    println!("state {state} bytes");
     report("tapeway", inputs.len(), rows, bytes, best);
     if venue.starts_with("binance") {
         let mut best = f64::MAX;

@@ -11,12 +11,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    conn::{Conn, Conns},
     error::FrameError,
-    event::{Cause, Channel, Events, Flags, Gap, GapClosed, GapId, Level, Note, Quote, Reject, Session, Trade},
+    event::{
+        Cause, Channel, Events, Flags, Gap, GapClosed, GapId, Level, Note, Quote, Reject, Session, TopBook, Trade,
+    },
     ids::{FramePos, Nanos, SymbolIx},
     replica::{BookMessage, Role},
     subscription::Subscriptions,
     symbols::Symbols,
+    top_book::OrderBooks,
 };
 
 /// Which journaled input is being handled, and when it arrived.
@@ -26,15 +30,22 @@ pub struct At {
     pub pos: FramePos,
     /// Host clock when the last byte had arrived.
     pub received: Nanos,
+    /// Which of the lane's connections it came from.
+    pub conn: Conn,
 }
 
 /// One venue's protocol on one lane.
+///
+/// A lane has one connection, or two that carry the same: what both deliver is emitted once, what one misses and the
+/// other has is no gap. Which connection an input came from is in [`At::conn`]; which are open, the adapter remembers
+/// from `on_open` and `on_close`.
 pub trait Adapter: Send {
-    /// A connection to `plan.url` is open. Sends the subscriptions. If the adapter believed an earlier
-    /// connection to be open still, the process died with it: that is a gap with cause `downtime`.
+    /// Connection `at.conn` to `plan.url` is open. Sends the subscriptions. If the adapter believed an earlier
+    /// connection of that number to be open still, the process died with it, and with every other: that is a gap with
+    /// cause `downtime`.
     fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox);
 
-    /// The lane's plan changed while the connection is open. Sends the difference.
+    /// The lane's plan changed while a connection is open. Sends the difference on every open one.
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox);
 
     /// A WebSocket message as received. `bytes` may be edited in place.
@@ -53,7 +64,7 @@ pub trait Adapter: Send {
     /// it still needs it.
     fn on_http(&mut self, at: At, tag: &str, status: u16, body: &mut [u8], out: &mut Outbox) -> Result<(), FrameError>;
 
-    /// The connection is gone.
+    /// Connection `at.conn` is gone. When the other is open, that is a gap only where the other lacks something too.
     fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox);
 
     /// Called about once a second while connected, never on replay. May act, cannot emit, and must not
@@ -70,8 +81,18 @@ pub trait Adapter: Send {
     /// The state is not one of this adapter's; the adapter is as new.
     fn restore(&mut self, state: serde_json::Value) -> Result<(), serde_json::Error>;
 
-    /// What has been asked of the venue on this connection and how that stands.
-    fn subscriptions(&self) -> &Subscriptions;
+    /// What has been asked of the venue on a connection and how that stands.
+    fn subscriptions(&self, conn: Conn) -> &Subscriptions;
+
+    /// The connections that are open, as far as the adapter knows.
+    fn open(&self) -> Conns;
+
+    /// Whether the lane would miss nothing, as far as can be known, if `conn` were its only connection from now on:
+    /// everything asked for is answered, and where a book has no numbers, the connection is known to stand where the
+    /// emitted rows do.
+    fn is_ready(&self, conn: Conn) -> bool {
+        self.subscriptions(conn).is_answered()
+    }
 }
 
 /// What one lane connects to and asks for. Journaled with every open, so that replay knows it.
@@ -89,6 +110,9 @@ pub struct LanePlan {
     pub channels: Vec<Channel>,
     /// Book levels a side, where the venue lets one choose; the venue's default otherwise.
     pub book_depth: Option<u32>,
+    /// When whole books are written; `None` for never, and in plans of before that could be said.
+    #[serde(default)]
+    pub order_books: Option<OrderBooks>,
 }
 
 /// Why a connection ended, as journaled.
@@ -164,26 +188,44 @@ pub struct HttpRequest {
 /// What an adapter wants done. Drained by the session after every input and tick; dropped on replay.
 #[derive(Clone, Debug, Default)]
 pub struct Actions {
-    /// Text messages to send, in order, paced by the venue's limit.
-    pub sends: Vec<String>,
-    /// HTTP requests to make.
+    /// Text messages to send on a connection, in order, paced by the venue's limit.
+    pub sends: Vec<(Conn, String)>,
+    /// HTTP requests to make. They are the lane's: they end with its last connection.
     pub requests: Vec<HttpRequest>,
-    /// Give up this connection, because.
-    pub reconnect: Option<CloseReason>,
+    /// Give up a connection, because.
+    pub reconnects: Vec<(Conn, CloseReason)>,
+    /// What is wanted is wanted of this connection.
+    conn: Conn,
 }
 
 impl Actions {
     /// Whether nothing is wanted.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.sends.is_empty() && self.requests.is_empty() && self.reconnect.is_none()
+        self.sends.is_empty() && self.requests.is_empty() && self.reconnects.is_empty()
+    }
+
+    /// What is wanted from here on is wanted of this connection.
+    pub(crate) fn of(&mut self, conn: Conn) -> &mut Self {
+        self.conn = conn;
+        self
+    }
+
+    /// Sends a message on the connection at hand.
+    pub(crate) fn send(&mut self, text: String) {
+        self.sends.push((self.conn, text));
+    }
+
+    /// Gives up the connection at hand.
+    pub(crate) fn reconnect(&mut self, reason: CloseReason) {
+        self.reconnects.push((self.conn, reason));
     }
 
     /// Empties all lists, keeping their memory.
     pub fn clear(&mut self) {
         self.sends.clear();
         self.requests.clear();
-        self.reconnect = None;
+        self.reconnects.clear();
     }
 }
 
@@ -218,6 +260,15 @@ impl Mark {
     }
 }
 
+/// What came more than once, and what came by one connection alone. Counts only: no event depends on them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Repeats {
+    /// Trades, quotes and book messages that had come before and were not emitted again.
+    pub dropped: u64,
+    /// Holes of one connection that the other filled before they became gaps.
+    pub filled: u64,
+}
+
 /// Where adapters put what they have to say about the current input.
 ///
 /// The `push_*` methods stamp the frame index; callers leave `frame` 0.
@@ -233,8 +284,12 @@ pub struct Outbox {
     frame: u32,
     /// Gaps emitted for the current frame.
     gaps: u32,
+    /// What the lane's connections had in common since the last look.
+    pub(crate) repeats: Repeats,
     /// Book messages of the frames in `events`, for offline readers; `None` while nobody reads them.
     pub(crate) book_log: Option<Vec<BookMessage>>,
+    /// Book messages of the current input; `None` while nobody keeps books.
+    pub(crate) frame_books: Option<Vec<BookMessage>>,
 }
 
 impl Outbox {
@@ -246,6 +301,10 @@ impl Outbox {
         self.frame = u32::try_from(self.events.received.len()).expect("a chunk holds far fewer than 2^32 frames");
         self.events.received.push(at.received);
         self.gaps = 0;
+        self.actions.of(at.conn);
+        if let Some(messages) = &mut self.frame_books {
+            messages.clear();
+        }
     }
 
     /// Emits a trade.
@@ -261,6 +320,11 @@ impl Outbox {
     /// Emits a quote.
     pub fn push_quote(&mut self, quote: Quote) {
         self.events.quotes.push(Quote { frame: self.frame, ..quote });
+    }
+
+    /// Emits a whole book.
+    pub(crate) fn push_top_book(&mut self, book: TopBook) {
+        self.events.top_books.push(TopBook { frame: self.frame, ..book });
     }
 
     /// Emits a gap; its id is given here and returned, so that the adapter can close it later.
@@ -297,6 +361,9 @@ impl Outbox {
         self.events.notes.truncate(mark.notes);
         if let Some(log) = &mut self.book_log {
             log.truncate(mark.books);
+        }
+        if let Some(messages) = &mut self.frame_books {
+            messages.clear();
         }
         self.gaps = 0;
     }
@@ -342,15 +409,27 @@ impl Outbox {
         checksum: Option<bool>,
     ) {
         self.finish_levels(mark);
+        if self.book_log.is_none() && self.frame_books.is_none() {
+            return;
+        }
+        let levels = mark..self.events.levels.len();
+        let message = BookMessage { frame: self.frame, symbol, role, levels, last_id, checksum };
+        if let Some(messages) = &mut self.frame_books {
+            messages.push(message.clone());
+        }
         if let Some(log) = &mut self.book_log {
-            let levels = mark..self.events.levels.len();
-            log.push(BookMessage { frame: self.frame, symbol, role, levels, last_id, checksum });
+            log.push(message);
         }
     }
 
     /// Takes back every level pushed since `mark`: the message they came from could not be decoded whole.
     pub fn drop_levels(&mut self, mark: usize) {
         self.events.levels.truncate(mark);
+    }
+
+    /// Position of the current input.
+    pub(crate) fn pos(&self) -> FramePos {
+        self.events.pos(self.frame)
     }
 
     /// The name behind a symbol of this lane.

@@ -45,7 +45,7 @@ impl Book {
     /// Sets the quantity at a price; zero removes the level.
     pub fn set(&mut self, side: Side, price: Decimal, qty: Decimal) {
         let ladder = self.ladder_mut(side);
-        match (ladder.binary_search_by(|level| towards_best(side, level.0, price)), qty.is_zero()) {
+        match (find(side, ladder, price), qty.is_zero()) {
             (Ok(at), true) => drop(ladder.remove(at)),
             (Ok(at), false) => ladder[at] = (price, qty),
             (Err(_), true) => {}
@@ -59,6 +59,13 @@ impl Book {
             let beyond = ladder.len().saturating_sub(depth);
             ladder.drain(..beyond);
         }
+    }
+
+    /// Keeps the best `depth` levels of one side.
+    pub fn truncate_side(&mut self, side: Side, depth: usize) {
+        let ladder = self.ladder_mut(side);
+        let beyond = ladder.len().saturating_sub(depth);
+        ladder.drain(..beyond);
     }
 
     /// Price and quantity of a side's levels, best first.
@@ -89,11 +96,37 @@ impl Book {
     }
 }
 
+/// Where a price is, or would be. Looks from the best price in steps that double, then halves: most changes are near it.
+#[inline]
+fn find(side: Side, ladder: &[(Decimal, Decimal)], price: Decimal) -> Result<usize, usize> {
+    let (mut step, mut end) = (1, ladder.len());
+    let mut begin = 0;
+    while step <= ladder.len() {
+        let at = ladder.len() - step;
+        match towards_best(side, ladder[at].0, price) {
+            Ordering::Equal => return Ok(at),
+            Ordering::Less => {
+                begin = at + 1;
+                break;
+            }
+            Ordering::Greater => end = at,
+        }
+        step *= 2;
+    }
+    ladder[begin..end]
+        .binary_search_by(|level| towards_best(side, level.0, price))
+        .map(|at| begin + at)
+        .map_err(|at| begin + at)
+}
+
 /// Orders prices of a side so that the best comes last.
+#[inline]
 fn towards_best(side: Side, a: Decimal, b: Decimal) -> Ordering {
+    // A venue writes the prices of an instrument with one scale, mostly.
+    let order = if a.scale() == b.scale() { a.mantissa().cmp(&b.mantissa()) } else { a.cmp(&b) };
     match side {
-        Side::Sell => b.cmp(&a),
-        Side::Buy | Side::Unknown => a.cmp(&b),
+        Side::Sell => order.reverse(),
+        Side::Buy | Side::Unknown => order,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Channel;
+use crate::{event::Channel, top_book::OrderBooks};
 
 /// One venue as configured, after every rule has passed and symbol patterns have been resolved.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,6 +18,8 @@ pub struct VenueConfig {
     pub channels: Vec<Channel>,
     /// Book levels a side; `None` for the venue's default.
     pub book_depth: Option<u32>,
+    /// When whole books are written; `None` for never.
+    pub order_books: Option<OrderBooks>,
     /// At least this many lanes; more are made when the limits ask for it.
     pub lanes_min: usize,
     /// WebSocket base URL (scheme, host, port; a path only if the venue's own path is to be replaced).

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox, Repeats},
+    conn::{Conn, Conns},
     error::{FrameError, head},
     event::Events,
     guard::guarded,
@@ -15,6 +16,7 @@ use crate::{
     replica::BookMessage,
     subscription::Subscriptions,
     symbols::Symbols,
+    top_book::TopBooks,
     venue::VenueSpec,
 };
 
@@ -25,6 +27,7 @@ pub struct Decoder {
     out: Outbox,
     rows_total: u64,
     plan: Option<LanePlan>,
+    books: TopBooks,
     gaps: OpenGaps,
 }
 
@@ -35,7 +38,8 @@ impl Decoder {
     pub fn new(spec: &'static VenueSpec, next: FramePos) -> Self {
         let mut out = Outbox::default();
         out.events.clear(next);
-        Self { spec, adapter: (spec.build)(), out, rows_total: 0, plan: None, gaps: OpenGaps::default() }
+        let books = TopBooks::new(spec.book_depths.iter().min().map_or(0, |depth| *depth as usize));
+        Self { spec, adapter: (spec.build)(), out, rows_total: 0, plan: None, books, gaps: OpenGaps::default() }
     }
 
     /// A decoder as it was before the input at `next`, from the bytes [`state`](Self::state) gave then.
@@ -44,7 +48,7 @@ impl Decoder {
     ///
     /// [`StateError`]: the bytes are no state, or of another venue or format, or the adapter panics over them.
     pub fn restore(spec: &'static VenueSpec, state: &[u8], next: FramePos) -> Result<Self, StateError> {
-        let State { format, venue, rows_total, plan, symbols, adapter, gaps } = serde_json::from_slice(state)?;
+        let State { format, venue, rows_total, plan, symbols, adapter, gaps, books } = serde_json::from_slice(state)?;
         if format != STATE_FORMAT {
             return Err(StateError::Format { found: format });
         }
@@ -56,6 +60,8 @@ impl Decoder {
         decoder.out.events.symbols = symbols.names().into();
         decoder.out.symbols = symbols;
         decoder.out.events.rows_total = rows_total;
+        decoder.books = books.unwrap_or(decoder.books);
+        decoder.watch_books();
         Ok(decoder)
     }
 
@@ -80,11 +86,31 @@ impl Decoder {
             }
         }
         self.gaps.follow(&self.out.events.notes[mark.notes()..]);
+        self.keep_books(kind, mark.notes());
         self.rows_total += (self.out.events.rows() - rows_before) as u64;
         self.out.events.rows_total = self.rows_total;
         if self.out.symbols.len() != self.out.events.symbols.len() {
             self.out.events.symbols = self.out.symbols.names().into();
         }
+    }
+
+    /// Follows the books of this input and emits those that are due.
+    fn keep_books(&mut self, kind: Kind, notes_from: usize) {
+        if let (Kind::Open | Kind::Plan, Some(plan)) = (kind, &self.plan) {
+            self.books.on_plan(plan, &self.out.symbols);
+            self.watch_books();
+        }
+        let Some(messages) = self.out.frame_books.take() else { return };
+        let rows = self.out.events.top_books.len();
+        if guarded(|| self.books.take_in(notes_from, &messages, &mut self.out)).is_err() {
+            self.out.events.top_books.truncate(rows);
+            self.books.forget();
+        }
+        self.out.frame_books = Some(messages);
+    }
+
+    fn watch_books(&mut self) {
+        self.out.frame_books = self.books.is_on().then(Vec::new);
     }
 
     /// Stands in for a journaled input that can no longer be read: positions stay dense, and a reject names the
@@ -94,12 +120,20 @@ impl Decoder {
         self.out.push_lost(detail);
     }
 
+    /// Goes on at a later position, whose lane has given `rows_total` rows by then: the frames between are lost to this
+    /// journal. What was in them is for the venue's numbering to miss. Events not taken yet are dropped.
+    pub fn go_on_at(&mut self, next: FramePos, rows_total: u64) {
+        self.rows_total = rows_total;
+        self.out.events.clear(next);
+        self.out.events.rows_total = rows_total;
+    }
+
     /// Lets the adapter act on the passing of time. Never called on replay. An adapter that panics here keeps its
     /// state, which a tick does not change, and asks for a new connection.
     pub fn tick(&mut self, now: Nanos) {
         if let Err(message) = guarded(|| self.adapter.on_tick(now, &mut self.out.actions)) {
             self.out.actions.clear();
-            self.out.actions.reconnect = Some(reconnect(&format!("over a tick: {message}")));
+            self.reconnect(self.adapter.open(), &format!("over a tick: {message}"));
         }
     }
 
@@ -139,6 +173,7 @@ impl Decoder {
             symbols: self.out.symbols.clone(),
             adapter: self.adapter.state(),
             gaps: self.gaps.clone(),
+            books: self.books.is_on().then(|| self.books.clone()),
         };
         serde_json::to_vec(&state).expect("a state has only string keys and finite numbers")
     }
@@ -167,10 +202,27 @@ impl Decoder {
         self.plan.as_ref()
     }
 
-    /// What has been asked of the venue on this connection and how that stands.
+    /// What has been asked of the venue on a connection and how that stands.
     #[must_use]
-    pub fn subscriptions(&self) -> &Subscriptions {
-        self.adapter.subscriptions()
+    pub fn subscriptions(&self, conn: Conn) -> &Subscriptions {
+        self.adapter.subscriptions(conn)
+    }
+
+    /// The connections that are open, as far as the journal tells.
+    #[must_use]
+    pub fn open(&self) -> Conns {
+        self.adapter.open()
+    }
+
+    /// Whether the lane would miss nothing, as far as can be known, if `conn` were its only connection from now on.
+    #[must_use]
+    pub fn is_ready(&self, conn: Conn) -> bool {
+        self.adapter.is_ready(conn)
+    }
+
+    /// What the connections had in common since the last call.
+    pub fn take_repeats(&mut self) -> Repeats {
+        std::mem::take(&mut self.out.repeats)
     }
 
     /// The lane's symbols.
@@ -190,9 +242,18 @@ impl Decoder {
         self.out.push_panic(format!("the adapter panicked {what}"));
         self.gaps.abandon(at, &mut self.out);
         self.gaps.begin(at, &mut self.out);
+        let mut open = self.adapter.open();
+        open.insert(at.conn);
         self.adapter = (self.spec.build)();
         self.out.actions.clear();
-        self.out.actions.reconnect = Some(reconnect(&what));
+        self.reconnect(open, &what);
+    }
+
+    /// Asks for new connections in place of these.
+    fn reconnect(&mut self, open: Conns, what: &str) {
+        for conn in open.iter() {
+            self.out.actions.of(conn).reconnect(reconnect(what));
+        }
     }
 
     fn dispatch(&mut self, at: At, kind: Kind, bytes: &mut [u8]) -> Result<(), FrameError> {
@@ -205,7 +266,7 @@ impl Decoder {
             }
             Kind::Open => {
                 let plan: LanePlan = parse(bytes)?;
-                self.out.push_session(true, plan.url.clone());
+                self.out.push_session(true, on(at.conn, plan.url.clone()));
                 self.adapter.on_open(at, &plan, &mut self.out);
                 self.plan = Some(plan);
                 Ok(())
@@ -218,7 +279,7 @@ impl Decoder {
             }
             Kind::Close => {
                 let reason: CloseReason = parse(bytes)?;
-                self.out.push_session(false, format!("{}: {}", reason.kind.name(), reason.detail));
+                self.out.push_session(false, on(at.conn, format!("{}: {}", reason.kind.name(), reason.detail)));
                 self.adapter.on_close(at, &reason, &mut self.out);
                 Ok(())
             }
@@ -271,6 +332,9 @@ struct State {
     /// Absent while there is none.
     #[serde(default, skip_serializing_if = "OpenGaps::is_empty")]
     gaps: OpenGaps,
+    /// Absent while no books are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    books: Option<TopBooks>,
 }
 
 /// Why a connection is given up after a panic.
@@ -284,6 +348,11 @@ fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Result<T, FrameError> {
         what: error.to_string(),
         head: head(bytes),
     })
+}
+
+/// What is said of a connection: the second of a lane is named, the first goes without saying.
+fn on(conn: Conn, detail: String) -> String {
+    if conn == Conn::FIRST { detail } else { format!("connection {conn}: {detail}") }
 }
 
 /// Raised when the shape of the saved state changes.

@@ -176,6 +176,29 @@ pub struct Quote {
     pub seq: Option<i64>,
 }
 
+/// The best levels of a whole book at a moment of the venue's clock, before everything that came at or after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopBook {
+    /// Index of the frame in the chunk: the first whose changes are not in it.
+    pub frame: u32,
+    /// The instrument.
+    pub symbol: SymbolIx,
+    /// Quality marks.
+    pub flags: Flags,
+    /// The moment.
+    pub time: Micros,
+    /// The venue's id of the last change in it, when it has one.
+    pub seq: Option<i64>,
+    /// Price and quantity, best first.
+    pub bids: Box<[(Decimal, Decimal)]>,
+    /// Price and quantity, best first.
+    pub asks: Box<[(Decimal, Decimal)]>,
+    /// How many bids, from the best, have no other between them that is not known; `None`: these are all there are.
+    pub bids_exact: Option<u32>,
+    /// The same of asks.
+    pub asks_exact: Option<u32>,
+}
+
 /// Identity of a gap within its lane: the frame that revealed it and which gap of that frame.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct GapId {
@@ -350,6 +373,8 @@ pub struct Events {
     pub levels: Vec<Level>,
     /// Quotes.
     pub quotes: Vec<Quote>,
+    /// Whole books at moments.
+    pub top_books: Vec<TopBook>,
     /// Gaps, rejects, sessions.
     pub notes: Vec<Note>,
     /// Names behind every [`SymbolIx`] in this chunk. Shared until the lane meets a new symbol.
@@ -367,13 +392,14 @@ impl Events {
         self.trades.clear();
         self.levels.clear();
         self.quotes.clear();
+        self.top_books.clear();
         self.notes.clear();
     }
 
-    /// Rows in the chunk: trades, levels and quotes. Notes are not counted.
+    /// Rows in the chunk: trades, levels, quotes and whole books. Notes are not counted.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.trades.len() + self.levels.len() + self.quotes.len()
+        self.trades.len() + self.levels.len() + self.quotes.len() + self.top_books.len()
     }
 
     /// Position after the last frame.

@@ -340,6 +340,7 @@ mod tests {
     use super::*;
     use crate::{
         adapter::At,
+        conn::Conn,
         event::{Note, Side},
         ids::{FramePos, Nanos},
     };
@@ -348,7 +349,7 @@ mod tests {
 
     fn outbox() -> Outbox {
         let mut out = Outbox::default();
-        out.begin(At { pos: FramePos::FIRST, received: Nanos(0) });
+        out.begin(At { pos: FramePos::FIRST, received: Nanos(0), conn: Conn::FIRST });
         out
     }
 

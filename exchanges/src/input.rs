@@ -9,6 +9,8 @@
 
 use thiserror::Error;
 
+use crate::conn::Conn;
+
 /// What a journal record holds. The number is on disk and never reused.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[repr(u8)]
@@ -61,6 +63,46 @@ impl Kind {
         }
     }
 }
+
+/// What an input is and which of the lane's connections it came from, as one byte on disk: the kind in the low half,
+/// the connection's number in the high one. A lane with one connection writes what it always wrote.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Origin {
+    /// What the bytes are.
+    pub kind: Kind,
+    /// The connection. An HTTP answer belongs to the lane and counts as of [`Conn::FIRST`].
+    pub conn: Conn,
+}
+
+impl Origin {
+    /// The origin behind a byte on disk.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Some(Self { kind: Kind::from_byte(byte & KIND_BITS)?, conn: Conn::new(byte >> CONN_SHIFT)? })
+    }
+
+    /// The byte on disk.
+    #[must_use]
+    pub const fn byte(self) -> u8 {
+        self.kind.byte() | self.conn.number() << CONN_SHIFT
+    }
+}
+
+/// Of the first connection.
+impl From<Kind> for Origin {
+    fn from(kind: Kind) -> Self {
+        Self { kind, conn: Conn::FIRST }
+    }
+}
+
+impl From<(Kind, Conn)> for Origin {
+    fn from((kind, conn): (Kind, Conn)) -> Self {
+        Self { kind, conn }
+    }
+}
+
+const KIND_BITS: u8 = 0x0F;
+const CONN_SHIFT: u32 = 4;
 
 /// Appends an HTTP answer in its journaled form. `tag` is cut to 255 bytes.
 pub fn put_http(buf: &mut Vec<u8>, tag: &str, status: u16, body: &[u8]) {

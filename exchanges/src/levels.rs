@@ -3,10 +3,10 @@
 use rust_decimal::Decimal;
 
 use crate::{
-    adapter::{At, Outbox},
+    adapter::Outbox,
     error::FrameError,
     event::{Flags, Level, Side},
-    ids::{Micros, SymbolIx},
+    ids::{Micros, Nanos, SymbolIx},
     json::View,
     number,
 };
@@ -22,9 +22,15 @@ pub(crate) struct LevelHead {
 
 impl LevelHead {
     /// Without a venue time, rows carry the receive time and say so.
-    pub(crate) fn new(at: At, symbol: SymbolIx, seq: Option<i64>, venue_time: Option<Micros>, flags: Flags) -> Self {
+    pub(crate) fn new(
+        received: Nanos,
+        symbol: SymbolIx,
+        seq: Option<i64>,
+        venue_time: Option<Micros>,
+        flags: Flags,
+    ) -> Self {
         let flags = if venue_time.is_some() { flags } else { flags.with(Flags::VENUE_TIME_BAD) };
-        Self { symbol, flags, time: venue_time.unwrap_or(at.received.micros()), seq }
+        Self { symbol, flags, time: venue_time.unwrap_or(received.micros()), seq }
     }
 
     /// Emits one level.

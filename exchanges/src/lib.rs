@@ -4,11 +4,14 @@
 //! number. Receive time comes with each frame. See `SEMANTICS.md` for what each field means.
 
 pub mod adapter;
+mod aligned;
 mod backfill;
 pub mod book;
+mod book_code;
 mod by_symbol;
 pub mod checksum;
 pub mod config;
+pub mod conn;
 pub mod decoder;
 pub mod error;
 pub mod event;
@@ -19,6 +22,7 @@ pub mod ids;
 mod inband;
 pub mod input;
 mod json;
+mod lane_conns;
 mod levels;
 pub mod metadata;
 pub mod number;
@@ -30,6 +34,7 @@ pub mod sequence;
 pub mod subscription;
 pub mod symbols;
 pub mod time;
+pub mod top_book;
 mod trades;
 mod unnumbered;
 pub mod venue;

@@ -35,6 +35,7 @@ pub fn spread(config: &VenueConfig, path: &str, current: &[LanePlan]) -> Vec<Lan
         symbols: symbols.into_iter().map(Into::into).collect(),
         channels: config.channels.clone(),
         book_depth: config.book_depth,
+        order_books: config.order_books,
     };
     lanes.into_iter().enumerate().filter(|(_, symbols)| !symbols.is_empty()).map(plan).collect()
 }
@@ -125,6 +126,7 @@ mod tests {
             symbols: symbols.iter().map(|symbol| (*symbol).into()).collect(),
             channels: vec![Channel::Trades, Channel::Book],
             book_depth: None,
+            order_books: None,
             lanes_min,
             ws_url: "wss://acme.example:9443/".into(),
             http_url: "https://acme.example".into(),

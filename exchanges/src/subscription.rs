@@ -124,6 +124,17 @@ impl Subscriptions {
         }
     }
 
+    /// Whether the venue has answered everything that was asked for, and has delivered whatever answers at once.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        let is_answered = |entry: &Subscription| match entry.state {
+            SubscriptionState::Requested => false,
+            SubscriptionState::Live => entry.last.is_some() || !entry.answers_at_once,
+            SubscriptionState::Refused(_) => true,
+        };
+        self.list.iter().all(is_answered)
+    }
+
     /// All subscriptions, in the order they were first asked for.
     #[must_use]
     pub fn list(&self) -> &[Subscription] {

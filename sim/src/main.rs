@@ -38,6 +38,9 @@ enum Command {
         /// Goes on after a seed that found something, to at most so many.
         #[arg(long, default_value_t = 1)]
         findings: u64,
+        /// Writes what happens to standard error: a level (`info`), or a filter as `RUST_LOG` has it.
+        #[arg(long)]
+        log: Option<String>,
     },
 }
 
@@ -61,8 +64,12 @@ thread_local! {
 }
 
 fn main() -> ExitCode {
-    let Command::Run { seed, seeds, steps, scenario, mutation, findings } = Arguments::parse().command;
+    let Command::Run { seed, seeds, steps, scenario, mutation, findings, log } = Arguments::parse().command;
     let seeds = seeds.unwrap_or_else(|| seed.map_or(0..100, |seed| seed..seed.saturating_add(1)));
+    if let Some(filter) = log {
+        let lines = tracing_subscriber::fmt().without_time().with_target(false).with_ansi(false);
+        lines.with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         eprintln!("seed {}: panic", SEED.get());

@@ -205,7 +205,7 @@ impl Session {
     /// Does what the adapter wants done.
     fn act(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
         let actions = std::mem::take(self.intake.decoder().actions());
-        for text in &actions.sends {
+        for (_, text) in &actions.sends {
             with.venue.message(text);
         }
         for request in actions.requests {
@@ -213,8 +213,8 @@ impl Session {
             let late = if with.is_calm { 1 } else { with.rng.between(1, 400) };
             self.requests.push(Pending { request, due_ms: with.now_ms + delay + late });
         }
-        match actions.reconnect {
-            Some(reason) => self.close(with, reason.kind),
+        match actions.reconnects.into_iter().next() {
+            Some((_, reason)) => self.close(with, reason.kind),
             None => Ok(()),
         }
     }
@@ -231,7 +231,7 @@ impl Session {
     }
 
     fn until_room(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
-        if self.intake.has_room() { self.close(with, CloseKind::JournalFull) } else { Ok(()) }
+        if self.intake.has_room()? { self.close(with, CloseKind::JournalFull) } else { Ok(()) }
     }
 
     fn take(&mut self, with: &mut Surroundings<'_>, kind: Kind, bytes: &[u8]) -> Result<(), journal::Error> {

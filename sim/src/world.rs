@@ -10,6 +10,8 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::{debug, info};
+
 use crate::{
     daemon::{Daemon, NotStarted},
     database::{self, Counts, SimConnector, SimDatabase, state::State},
@@ -17,7 +19,7 @@ use crate::{
     oracle::{LaneOracle, Violation},
     rng::Rng,
     scenario::{Mix, Scenario},
-    session::Surroundings,
+    session::{Session, Surroundings},
     venue::{self, Venue, text::EPOCH_US},
 };
 
@@ -35,8 +37,10 @@ pub struct Options {
 }
 
 /// What a run did.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Summary {
+    /// A fingerprint of everything that was journaled and stored.
+    pub fingerprint: u32,
     /// Frames journaled that survived.
     pub frames: u64,
     /// Lives of the daemon.
@@ -81,8 +85,8 @@ struct World {
     disk_room_ms: u64,
     disk_idle_ms: u64,
     is_calm: bool,
-    /// Steps since nothing goes wrong any more.
-    calm_steps: u64,
+    /// Times that all markets have moved since nothing goes wrong any more and all connections are open.
+    moved: u64,
     mutation: Option<Mutation>,
 }
 
@@ -99,6 +103,7 @@ pub fn run(options: Options) -> Result<Summary, Found> {
     let Options { seed, steps, .. } = options;
     let mut world = World::new(options);
     for step in 0..steps {
+        debug!(step, now_ms = world.now_ms, "step");
         world.step().map_err(|what| Found { seed, step, what })?;
     }
     world.calm_down();
@@ -115,7 +120,8 @@ pub fn run(options: Options) -> Result<Summary, Found> {
     let step = steps + settling;
     world.check_all().map_err(|what| Found { seed, step, what })?;
     let frames = world.oracles.iter().map(LaneOracle::frames).sum();
-    Ok(Summary { frames, lives: world.lives.into(), database: world.database.counts(), settling })
+    let fingerprint = crc32fast::hash(format!("{:?}", world.database.backup()).as_bytes());
+    Ok(Summary { fingerprint, frames, lives: world.lives.into(), database: world.database.counts(), settling })
 }
 
 impl World {
@@ -159,7 +165,7 @@ impl World {
             disk_room_ms: 0,
             disk_idle_ms: 0,
             is_calm: false,
-            calm_steps: 0,
+            moved: 0,
             mutation,
         }
     }
@@ -177,14 +183,21 @@ impl World {
 
     /// A step in which nothing goes wrong.
     fn settle(&mut self, nr: u64) -> Result<(), Violation> {
-        self.calm_steps = nr + 1;
-        // New trades and changes show what was missed before; then the markets rest.
-        if nr % 16 == 4 && nr < 400 {
-            self.venues.iter_mut().for_each(|venue| (0..venue.symbols.len()).for_each(|index| venue.step(index)));
+        let is_open = self.daemon.as_ref().is_some_and(|daemon| daemon.sessions.iter().all(Session::is_open));
+        if !is_open {
+            self.moved = 0;
+        } else if nr % 16 == 4 {
+            // New trades and changes show what was missed before.
+            self.venues.iter_mut().for_each(Venue::show);
+            self.moved += 1;
         }
         self.sessions()?;
         if let Some(daemon) = &self.daemon {
             daemon.journal.sync();
+            if nr.is_multiple_of(4) {
+                let passed = daemon.journal.retain(self.disk.now());
+                passed.map_err(|error| format!("retention on a sound disk: {error}"))?;
+            }
         }
         let next_due =
             self.daemon.iter().flat_map(|daemon| &daemon.sessions).filter_map(|session| session.next_due_ms());
@@ -194,6 +207,7 @@ impl World {
     }
 
     fn calm_down(&mut self) {
+        info!("nothing goes wrong any more");
         self.is_calm = true;
         self.database.set_faults(database::Faults::default());
         self.database.settle_stale();
@@ -242,6 +256,7 @@ impl World {
             self.disk.fail_writes(1);
         }
         if self.rng.chance(events.disk_full) {
+            info!("the disk is full");
             self.disk.set_bytes_max(self.disk.used() + self.rng.below(3_000));
             self.disk_room_ms = self.now_ms + self.rng.between(1, 5_000);
         } else if self.now_ms >= self.disk_room_ms {
@@ -251,6 +266,7 @@ impl World {
             self.disk_idle_ms = self.now_ms + self.rng.between(1, 12_000);
         }
         if self.rng.chance(events.database_stops) {
+            info!("the database stops");
             self.database.set_up(false);
             self.database_up_ms = self.now_ms + self.rng.between(1, 8_000);
         } else if !self.database.is_up() && self.now_ms >= self.database_up_ms {
@@ -262,8 +278,10 @@ impl World {
         if self.backup.is_some() && self.rng.chance(events.restore) {
             self.check()?;
             let backup = self.backup.clone().unwrap_or_default();
+            info!("the database is restored");
             self.database.restore(backup);
-            if self.scenario.journal.keep_for < Duration::from_secs(3_600) {
+            // Segments may have gone: for their age, or because room was needed.
+            if self.scenario.journal.keep_for < Duration::from_secs(3_600) || events.disk_full > 0 {
                 self.oracles.iter_mut().for_each(LaneOracle::may_lose);
             }
         }
@@ -297,8 +315,8 @@ impl World {
                 is_calm: *is_calm,
                 mutation: *mutation,
             };
-            if session.step(&mut with).is_err() {
-                // The journal is lost to this process: it ends.
+            if let Err(lost) = session.step(&mut with) {
+                info!(%lost, "the journal is lost to the process");
                 self.die(false);
                 return Ok(());
             }
@@ -354,6 +372,7 @@ impl World {
 
     /// The process is gone, with the machine or without.
     fn die(&mut self, is_machine: bool) {
+        info!(is_machine, is_running = self.daemon.is_some(), "the process is gone");
         if is_machine {
             self.disk.power_cut();
         } else {
@@ -366,6 +385,7 @@ impl World {
 
     /// A planned stop: sessions, then the writer until its deadline, then the journal.
     fn stop(&mut self) -> Result<(), Violation> {
+        info!("the process is told to stop");
         let received = self.received();
         let Some(daemon) = &mut self.daemon else { return Ok(()) };
         let Self { rng, venues, plans, oracles, now_ms, is_calm, mutation, .. } = self;
@@ -460,7 +480,7 @@ impl World {
         let is_quiet = self.venues.iter().all(|venue| venue.conn.as_ref().is_some_and(|conn| conn.wire.is_empty()));
         is_committed
             && is_quiet
-            && self.calm_steps >= CALM_STEPS_MIN
+            && self.moved >= MOVES_MIN
             && self.database.read(|state| state.gaps.values().all(|gap| gap.state != "open"))
     }
 
@@ -496,5 +516,5 @@ pub const STEPS: u64 = 200;
 const ROWS_OF_A_STEP_MAX: usize = 3_000;
 /// Steps in which everything must have settled.
 const SETTLING_STEPS_MAX: u64 = 3_000;
-/// Steps that the markets go on before the end is looked at.
-const CALM_STEPS_MIN: u64 = 40;
+/// Times that all markets move before the end is looked at.
+const MOVES_MIN: u64 = 2;

@@ -127,7 +127,7 @@ impl Fleet {
         let mut ended = Vec::new();
         for name in self.lanes_of(venue.spec.name) {
             match wanted.remove(&name) {
-                Some(plan) => self.change(&name, plan, link),
+                Some(plan) => self.change(&name, plan, link, venue.redundancy),
                 None => ended.push(name),
             }
         }
@@ -194,7 +194,7 @@ impl Fleet {
         });
         self.board.add_lane(LaneEntry { lane: lane.clone(), status: status.clone(), is_live: true });
         info!(lane = name, symbols = plan.symbols.len(), from = %journal.next(), "lane starts");
-        let (orders, given) = watch::channel(Order { plan, link: link.clone() });
+        let (orders, given) = watch::channel(Order { plan, link: link.clone(), redundancy: venue.redundancy });
         let (stop, stopped) = watch::channel(false);
         let parts = (journal, decoder);
         let session = Session::new(lane.clone(), parts, given, stopped, status.clone(), self.chunk_rows_max);
@@ -211,16 +211,16 @@ impl Fleet {
         Ok(())
     }
 
-    fn change(&self, name: &str, plan: LanePlan, link: &Arc<VenueLink>) {
+    fn change(&self, name: &str, plan: LanePlan, link: &Arc<VenueLink>, redundancy: u32) {
         let Some(running) = self.running.get(name) else { return };
         running.orders.send_if_modified(|order| {
             if order.plan != plan {
                 let (symbols, before) = (plan.symbols.len(), order.plan.symbols.len());
                 info!(lane = name, symbols, before, "lane's plan changes");
-            } else if Arc::ptr_eq(&order.link, link) {
+            } else if Arc::ptr_eq(&order.link, link) && order.redundancy == redundancy {
                 return false;
             }
-            *order = Order { plan, link: link.clone() };
+            *order = Order { plan, link: link.clone(), redundancy };
             true
         });
     }

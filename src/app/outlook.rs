@@ -19,7 +19,9 @@ pub struct Outlook {
     pub symbols: usize,
     /// Streams: symbol times channel.
     pub streams: usize,
-    /// The lanes; one connection each.
+    /// Connections of each lane.
+    pub redundancy: u32,
+    /// The lanes.
     pub lanes: Vec<LanePlan>,
     /// Configured symbols that the venue's instrument list does not have; empty when the list was not asked for.
     pub unknown: Vec<String>,
@@ -50,7 +52,8 @@ pub async fn outlook(config: &Config, is_online: bool) -> Result<Vec<Outlook>, t
         let lanes = (venue.spec.plan)(&config, &[]);
         let symbols = config.symbols.len();
         let streams = symbols * config.channels.len();
-        outlooks.push(Outlook { venue: venue.spec.name, symbols, streams, lanes, unknown, list_error });
+        let (name, redundancy) = (venue.spec.name, venue.redundancy);
+        outlooks.push(Outlook { venue: name, symbols, streams, redundancy, lanes, unknown, list_error });
     }
     Ok(outlooks)
 }
@@ -62,6 +65,7 @@ pub(super) fn venue_config(venue: &Venue, symbols: Vec<String>) -> VenueConfig {
         symbols,
         channels: venue.channels.clone(),
         book_depth: venue.book_depth,
+        order_books: venue.order_books,
         lanes_min: venue.lanes_min,
         ws_url: venue.ws_url.clone(),
         http_url: venue.http_url.clone(),

@@ -36,7 +36,7 @@ pub(super) struct Script {
     /// Inserts the lanes and their watermarks.
     prepare: String,
     /// Rows by table, in the order of [`Table::ALL`].
-    pub(super) rows: [u64; 3],
+    pub(super) rows: [u64; Table::COUNT],
     /// Transactions.
     pub(super) batches: u64,
 }
@@ -56,7 +56,7 @@ impl Script {
             writeln!(script, "SET {DIRECT_COMPRESS_SETTING} = on;").expect("a String takes any text");
         }
         let path = dir.join("script.sql");
-        let mut files = Files { dir, script, next: 0, rows: [0; 3], scratch: Scratch::default() };
+        let mut files = Files { dir, script, next: 0, rows: [0; Table::COUNT], scratch: Scratch::default() };
         let numbers = register(material, &connection).await?;
         let config = writer_config();
         let limits = Limits {
@@ -173,7 +173,7 @@ struct Files {
     dir: PathBuf,
     script: String,
     next: u64,
-    rows: [u64; 3],
+    rows: [u64; Table::COUNT],
     scratch: Scratch,
 }
 

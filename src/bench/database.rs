@@ -145,5 +145,5 @@ impl Target {
 }
 
 /// Instruments keep their numbers, lanes get theirs anew.
-const EMPTY: &str = "TRUNCATE market_data.trades, market_data.book_deltas, market_data.quotes, audit.watermarks, \
+const EMPTY: &str = "TRUNCATE market_data.trades, market_data.book_deltas, market_data.quotes, market_data.order_books, audit.watermarks, \
      audit.lanes, audit.sessions, audit.gaps, audit.rejects RESTART IDENTITY";

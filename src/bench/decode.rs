@@ -42,10 +42,10 @@ fn decode(frames: &Frames) -> u64 {
     let mut decoders: BTreeMap<u64, Decoder> = BTreeMap::new();
     let (mut spare, mut buffer, mut rows) = (Events::default(), Vec::new(), 0);
     for input in &frames.inputs {
-        let decoder = decoders.entry(input.conn).or_insert_with(|| Decoder::new(frames.spec, FramePos::FIRST));
+        let decoder = decoders.entry(input.decoder).or_insert_with(|| Decoder::new(frames.spec, FramePos::FIRST));
         buffer.clear();
         buffer.extend_from_slice(&input.bytes);
-        decoder.apply(At { pos: decoder.next(), received: input.received }, input.kind, &mut buffer);
+        decoder.apply(At { pos: decoder.next(), received: input.received, conn: input.conn }, input.kind, &mut buffer);
         decoder.actions().clear();
         if decoder.events().rows() > CHUNK_ROWS {
             spare = black_box(decoder.swap_events(spare));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tapeway_exchanges::{
+    conn::Conn,
     ids::{FramePos, Nanos},
     input::Kind,
     venue::{VenueSpec, find},
@@ -23,8 +24,10 @@ pub(super) struct Frames {
 
 /// A frame, an HTTP answer, or the plan of a connection that opened.
 pub(super) struct Input {
-    /// The connection's number in the recording.
-    pub(super) conn: u64,
+    /// The decoder's number in the recording: one for each connection.
+    pub(super) decoder: u64,
+    /// The lane's connection.
+    pub(super) conn: Conn,
     pub(super) received: Nanos,
     pub(super) kind: Kind,
     pub(super) bytes: Vec<u8>,
@@ -43,7 +46,7 @@ impl Frames {
             let mut inputs = Vec::new();
             while let Some(record) = reader.next(&lane.progress)? {
                 let (received, kind, bytes) = (record.received, record.kind, record.bytes.to_vec());
-                inputs.push(Input { conn: 0, received, kind, bytes });
+                inputs.push(Input { decoder: 0, conn: record.conn, received, kind, bytes });
             }
             all.push(Self { name: format!("{} (loopback)", lane.venue.name), spec: lane.venue, inputs });
         }
@@ -83,7 +86,8 @@ impl Frames {
         Recording::open(path)?.inputs(spec, |input| {
             match input {
                 Ok(input) => inputs.push(Input {
-                    conn: input.conn,
+                    decoder: input.conn,
+                    conn: Conn::FIRST,
                     received: input.received,
                     kind: input.kind,
                     bytes: input.bytes.to_vec(),

@@ -141,6 +141,7 @@ impl Load {
             row.trade_id = row.trade_id.map(|id| id + rounds * TRADES_A_ROUND);
         }
         events.levels.iter_mut().for_each(|row| row.time = Micros(row.time.0 + micros));
+        events.top_books.iter_mut().for_each(|row| row.time = Micros(row.time.0 + micros));
         events.quotes.iter_mut().for_each(|row| row.time = Micros(row.time.0 + micros));
         events
     }

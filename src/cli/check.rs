@@ -44,8 +44,9 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
         println!("venues         NONE enabled: nothing would be recorded");
     }
     let are_venues_good = outlooks.iter().map(say_venue).fold(!outlooks.is_empty(), |all, one| all && one);
-    let connections: usize = outlooks.iter().map(|one| one.lanes.len()).sum();
-    println!("in all         {connections} lanes, one connection each");
+    let lanes: usize = outlooks.iter().map(|one| one.lanes.len()).sum();
+    let connections: usize = outlooks.iter().map(|one| one.lanes.len() * one.redundancy as usize).sum();
+    println!("in all         {lanes} lanes, {connections} connections");
     let is_good = is_database_good && are_venues_good;
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -88,8 +89,9 @@ fn say_database(found: &Capabilities, is_columnstore_wanted: bool) -> bool {
 
 /// Prints what a venue would run; false if it would not record what was asked for.
 fn say_venue(outlook: &Outlook) -> bool {
-    let Outlook { venue, symbols, streams, lanes, unknown, list_error } = outlook;
-    println!("{venue:<14} {symbols} symbols, {streams} streams, {} lanes", lanes.len());
+    let Outlook { venue, symbols, streams, redundancy, lanes, unknown, list_error } = outlook;
+    let each = if *redundancy > 1 { format!(", {redundancy} connections each") } else { String::new() };
+    println!("{venue:<14} {symbols} symbols, {streams} streams, {} lanes{each}", lanes.len());
     if let Some(spec) = tapeway_exchanges::venue::find(venue) {
         let mut channels: Vec<_> = lanes.iter().flat_map(|lane| &lane.channels).copied().collect();
         channels.sort_unstable();

@@ -15,6 +15,7 @@ mod normalize;
 mod panics;
 mod run;
 mod status;
+mod verify;
 
 /// Records every trade and every order-book change an exchange publishes into TimescaleDB, exactly once.
 #[derive(Debug, Parser)]
@@ -42,13 +43,16 @@ enum Command {
     Book(book::Args),
     /// Look at, verify or repair the journal.
     Journal(journal::Args),
+    /// Read the database back: what is complete, missing, doubled or altered?
+    Verify(verify::Args),
     /// Measure each part and the whole on this machine, beside the database's own speed.
     Bench(bench::Args),
     /// A venue server on loopback: for demos, load tests and capacity planning.
     Loopback(Box<loopback::Args>),
 }
 
-/// Parses the command line, runs the command and returns its exit status: 0 done, 1 failed, 2 wrong usage.
+/// Parses the command line, runs the command and returns its exit status: 0 done, 1 failed, 2 wrong usage;
+/// `verify` has more.
 #[must_use]
 pub fn main() -> ExitCode {
     panics::end_the_process();
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Normalize(args) => normalize::run(args),
         Command::Book(args) => book::run(args),
         Command::Journal(args) => journal::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Loopback(args) => loopback::run(*args),
     };

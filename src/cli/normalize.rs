@@ -10,6 +10,7 @@ use std::{
     process::ExitCode,
 };
 
+use rust_decimal::Decimal;
 use serde::Serialize;
 use tapeway_exchanges::{
     event::{Channel, Events, Flags, Level, Note, Side},
@@ -115,6 +116,15 @@ enum Line<'a> {
         ts_exchange_us: Option<i64>,
         flags: Vec<&'static str>,
     },
+    OrderBook {
+        symbol: &'a str,
+        bids: Vec<[String; 2]>,
+        asks: Vec<[String; 2]>,
+        bids_exact: Option<u32>,
+        asks_exact: Option<u32>,
+        seq: Option<i64>,
+        ts_exchange_us: i64,
+    },
     Gap {
         symbol: Option<&'a str>,
         channel: Option<&'static str>,
@@ -186,6 +196,21 @@ impl<W: Write> Printer<W> {
                 seq: quote.seq,
                 ts_exchange_us: venue_time(quote.time, quote.flags),
                 flags: flags(quote.flags),
+            };
+            self.line(frame, line)?;
+        }
+        for book in &events.top_books {
+            let text = |levels: &[(Decimal, Decimal)]| {
+                levels.iter().map(|(price, qty)| [price.to_string(), qty.to_string()]).collect()
+            };
+            let line = Line::OrderBook {
+                symbol: name(events, book.symbol),
+                bids: text(&book.bids),
+                asks: text(&book.asks),
+                bids_exact: book.bids_exact,
+                asks_exact: book.asks_exact,
+                seq: book.seq,
+                ts_exchange_us: book.time.0,
             };
             self.line(frame, line)?;
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::Failure;
 use crate::{
     session::{connect::Dialer, http, tls},
-    status::{Connection, LaneStatus, Status, unix_now},
+    status::{Connection, ConnectionStatus, LaneStatus, Status, Subscriptions, unix_now},
 };
 
 /// Ask a running daemon.
@@ -71,6 +71,9 @@ fn table(status: &Status) -> String {
         text += &format!("  {venue} proves: {}\n", proof.join(", "));
     }
     for lane in &status.lanes {
+        for connection in lane.connections.iter().filter(|_| lane.connections.len() > 1) {
+            text += &format!("  {}: {}\n", lane.lane, connection_line(connection));
+        }
         for problem in &lane.problems {
             text += &format!("  {}: {problem}\n", lane.lane);
         }
@@ -79,6 +82,18 @@ fn table(status: &Status) -> String {
         }
     }
     text
+}
+
+/// One of a lane's connections.
+fn connection_line(connection: &ConnectionStatus) -> String {
+    let ConnectionStatus { connection: number, is_open, retiring, subscriptions, last_frame } = connection;
+    if !is_open {
+        return format!("connection {number} connecting");
+    }
+    let Subscriptions { live, requested, refused, stale } = subscriptions;
+    let silent = last_frame.map_or_else(|| "-".into(), |at| duration(unix_now() - at));
+    let retiring = retiring.as_ref().map(|why| format!(", to be replaced: {why}")).unwrap_or_default();
+    format!("connection {number} open, {live}/{} live, silent {silent}{retiring}", live + requested + refused + stale)
 }
 
 const HEADINGS: [&str; 10] =
@@ -94,9 +109,14 @@ fn lane_row(lane: &LaneStatus) -> [String; HEADINGS.len()] {
         Connection::JournalFull => "JOURNAL FULL",
         Connection::Stopped => "stopped",
     };
+    let open = lane.connections.iter().filter(|connection| connection.is_open).count();
+    let twins = match lane.connections.len() {
+        0 | 1 => String::new(),
+        wanted => format!(" {open}/{wanted}"),
+    };
     [
         lane.lane.clone(),
-        if lane.is_behind { format!("{state}, behind") } else { state.into() },
+        if lane.is_behind { format!("{state}{twins}, behind") } else { format!("{state}{twins}") },
         lane.symbols.to_string(),
         format!("{}/{asked}", subscriptions.live),
         lane.appended.to_string(),

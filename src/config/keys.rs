@@ -233,6 +233,27 @@ pub(super) const DAEMON: &[Key] = &[
         DROP_COST,
     ),
     key(
+        "database.tables.order_books.chunk_interval",
+        CHUNK_INTERVAL,
+        Some("1d"),
+        "Width of a chunk or partition of `order_books`.",
+        CHUNK_COST,
+    ),
+    key(
+        "database.tables.order_books.compress_after",
+        AGE,
+        Some("2h"),
+        "Age at which chunks of `order_books` are compressed or merged. TimescaleDB only.",
+        COMPRESS_COST,
+    ),
+    key(
+        "database.tables.order_books.drop_after",
+        AGE,
+        Some("never"),
+        "Age at which rows of `order_books` are dropped for good.",
+        DROP_COST,
+    ),
+    key(
         "database.candles.refresh_every",
         Kind::Span { min: secs(1), max: days(1) },
         Some("1m"),
@@ -322,11 +343,33 @@ pub(super) const VENUE: &[Key] = &[
         "Deeper books send bigger snapshots and more changes.",
     ),
     key(
+        "order_books.every",
+        Kind::SpanOrNever { min: secs(1), max: days(1) },
+        Some("10s"),
+        "How often the best levels of each book are written whole, by the venue's clock; `never` for not at all.",
+        "A row of `depth` levels a side an instrument: about 10 KB at 200, so 90 MB an instrument and day at 10 s before \
+         compression. Rarer makes `market_data.book_at()` read more changes.",
+    ),
+    key(
+        "order_books.depth",
+        Kind::Count { min: 1, max: 1_000 },
+        Some("200"),
+        "Levels a side of such a row.",
+        "Size of the rows; beyond it `market_data.book_at()` knows nothing.",
+    ),
+    key(
         "lanes",
         Kind::Count { min: 1, max: LANES_MAX },
         Some("1"),
-        "At least this many connections; more are made when the limits ask for it.",
+        "At least this many lanes, over which the symbols are spread; more are made when the limits ask for it.",
         "Each lane has its own journal folder, queue and place in the venue's connection limit.",
+    ),
+    key(
+        "redundancy",
+        Kind::Count { min: 1, max: 2 },
+        Some("1"),
+        "Connections of each lane that carry the same: with 2, what one misses the other has, and it is stored once.",
+        "Twice the traffic, journal and decoding, and twice the places in the venue's connection limit.",
     ),
     key(
         "ws_url",
@@ -386,10 +429,10 @@ pub(super) const VENUE: &[Key] = &[
     ),
     key(
         "limits.lifetime",
-        Kind::SpanOrNever { min: secs(60), max: days(365) },
+        Kind::SpanOrNever { min: secs(10), max: days(365) },
         None,
         "How long a connection may live before the venue ends it.",
-        "tapeway reconnects shortly before; shorter means more reconnects.",
+        "tapeway opens another shortly before, and closes the old one when that delivers; shorter means more reconnects.",
     ),
 ];
 
@@ -404,7 +447,7 @@ const fn key(
 }
 
 /// Tables that have policies.
-pub(super) const TABLES: [&str; 3] = ["trades", "book_deltas", "quotes"];
+pub(super) const TABLES: [&str; 4] = ["trades", "book_deltas", "quotes", "order_books"];
 
 /// Most entries of one venue's `symbols`; a pattern may match more.
 const SYMBOLS_MAX: usize = 10_000;

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use tapeway_exchanges::{config::Limits, event::Channel, venue::VenueSpec};
+use tapeway_exchanges::{config::Limits, event::Channel, top_book::OrderBooks, venue::VenueSpec};
 
 mod database_url;
 mod env;
@@ -171,8 +171,12 @@ pub struct Venue {
     pub channels: Vec<Channel>,
     /// Book levels a side.
     pub book_depth: Option<u32>,
+    /// When whole books are written; `None` for never.
+    pub order_books: Option<OrderBooks>,
     /// At least this many lanes.
     pub lanes_min: usize,
+    /// Connections of each lane: 1 or 2.
+    pub redundancy: u32,
     /// WebSocket base URL.
     pub ws_url: String,
     /// REST base URL.

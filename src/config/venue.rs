@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use tapeway_exchanges::{config::Limits, event::Channel, venue::VenueSpec};
+use tapeway_exchanges::{config::Limits, event::Channel, top_book::OrderBooks, venue::VenueSpec};
 
 use super::{
     SymbolPattern, Venue,
@@ -37,9 +37,11 @@ pub(super) fn read(
     is_enabled.then(|| Venue {
         spec,
         symbols,
-        channels,
         book_depth,
+        order_books: order_books(values, &channels),
+        channels,
         lanes_min: small(values.count("lanes")),
+        redundancy: u32::try_from(values.count("redundancy")).expect("the bounds in the list of keys fit"),
         ws_url: values.text("ws_url").unwrap_or_else(|| spec.ws_url.to_owned()),
         http_url: values.text("http_url").unwrap_or_else(|| spec.http_url.to_owned()),
         limits,
@@ -114,6 +116,14 @@ fn book_depth(values: &Values<'_>, spec: &VenueSpec, problems: &mut Problems) ->
         problems.add(values.problem("book_depth", depth.to_string(), allowed));
     }
     Some(depth)
+}
+
+/// `None` for never, and where no books are recorded.
+fn order_books(values: &Values<'_>, channels: &[Channel]) -> Option<OrderBooks> {
+    let every = values.span_opt("order_books.every")?;
+    let every_ms = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
+    let depth = u32::try_from(values.count("order_books.depth")).expect("the bounds in the list of keys fit");
+    channels.contains(&Channel::Book).then_some(OrderBooks { every_ms, depth })
 }
 
 fn limits(values: &Values<'_>, own: Limits) -> Limits {

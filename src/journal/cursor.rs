@@ -107,7 +107,13 @@ impl Cursor {
         self.start = to;
         self.offset += (to - from + HEADER_BYTES) as u64;
         self.pos = pos.next();
-        Record { pos, received: header.received, kind: header.kind, bytes: &mut self.buf[from..to] }
+        Record {
+            pos,
+            received: header.received,
+            kind: header.origin.kind,
+            conn: header.origin.conn,
+            bytes: &mut self.buf[from..to],
+        }
     }
 
     /// Goes behind the damage at the cursor: to the next intact record whose position is not before the

@@ -9,7 +9,7 @@ use std::{
 
 use tapeway_exchanges::{
     ids::{FramePos, Nanos},
-    input::Kind,
+    input::Origin,
 };
 
 use super::{
@@ -103,7 +103,7 @@ impl LaneJournal {
     /// # Panics
     ///
     /// If no segment was begun.
-    pub fn append(&mut self, kind: Kind, received: Nanos, bytes: &[u8]) -> Result<FramePos, Error> {
+    pub fn append(&mut self, origin: impl Into<Origin>, received: Nanos, bytes: &[u8]) -> Result<FramePos, Error> {
         self.check()?;
         if self.is_full() {
             return Err(Error::Full { dir: self.dir.clone() });
@@ -115,7 +115,7 @@ impl LaneJournal {
         let pos = self.next;
         let behind = pos.frames_since(self.progress.durable()).expect("durable <= appended");
         let behind = u32::try_from(behind).unwrap_or(u32::MAX);
-        record::put(&mut self.buf, active.seed, (pos, behind), (kind, received), bytes);
+        record::put(&mut self.buf, active.seed, (pos, behind), (origin.into(), received), bytes);
         self.next = pos.next();
         if self.buf.len() >= BUFFER_BYTES_MAX {
             match self.flush() {

@@ -8,7 +8,7 @@
 //! <journal.dir>/<lane>/00000000000000000000.seg.zst   sealed, compressed
 //! <journal.dir>/<lane>/00000000000000181242.seg       being written
 //! segment = head with the adapter's state | record*
-//! record  = len u32 | crc u32 | pos u32 | behind u32 | received_ns i64 | kind u8 | bytes[len]
+//! record  = len u32 | crc u32 | pos u32 | behind u32 | received_ns i64 | origin u8 | bytes[len]
 //! ```
 //!
 //! Invariants, each checked in recovery and on the simulated disk:
@@ -29,6 +29,7 @@ use std::{
 };
 
 use tapeway_exchanges::{
+    conn::Conn,
     ids::{FramePos, Nanos},
     input::Kind,
 };
@@ -85,6 +86,8 @@ pub struct Record<'a> {
     pub received: Nanos,
     /// What the bytes are.
     pub kind: Kind,
+    /// Which of the lane's connections they came from.
+    pub conn: Conn,
     /// The bytes as journaled; a copy that may be edited in place.
     pub bytes: &'a mut [u8],
 }

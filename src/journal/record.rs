@@ -1,7 +1,7 @@
 //! One record: a frame as it lies in a segment.
 //!
 //! ```text
-//! len u32 | crc u32 | pos u32 | behind u32 | received_ns i64 | kind u8 | bytes[len]
+//! len u32 | crc u32 | pos u32 | behind u32 | received_ns i64 | origin u8 | bytes[len]
 //! ```
 //!
 //! Little-endian. `crc` is the CRC-32C over `len` and everything after `crc`, begun from the segment's
@@ -12,7 +12,7 @@
 
 use tapeway_exchanges::{
     ids::{FramePos, Nanos},
-    input::Kind,
+    input::Origin,
 };
 
 use super::error::Damage;
@@ -26,8 +26,8 @@ pub(crate) struct Header {
     pub(crate) behind: u32,
     /// When the frame was received.
     pub(crate) received: Nanos,
-    /// What the bytes are.
-    pub(crate) kind: Kind,
+    /// What the bytes are and which connection they came from.
+    pub(crate) origin: Origin,
 }
 
 /// What every checksum of a segment begins from.
@@ -40,7 +40,7 @@ pub(crate) fn put(
     buf: &mut Vec<u8>,
     seed: u32,
     (pos, behind): (FramePos, u32),
-    (kind, received): (Kind, Nanos),
+    (origin, received): (Origin, Nanos),
     bytes: &[u8],
 ) {
     let start = buf.len();
@@ -50,7 +50,7 @@ pub(crate) fn put(
     header[8..12].copy_from_slice(&low(pos).to_le_bytes());
     header[12..16].copy_from_slice(&behind.to_le_bytes());
     header[16..24].copy_from_slice(&received.0.to_le_bytes());
-    header[24] = kind.byte();
+    header[24] = origin.byte();
     buf.extend_from_slice(&header);
     buf.extend_from_slice(bytes);
     let crc = checksum(seed, &buf[start..]);
@@ -64,12 +64,12 @@ pub(crate) fn put(
 /// [`Damage::Fields`]: no record at `pos` begins so.
 pub(crate) fn header(bytes: &[u8; HEADER_BYTES], pos: FramePos) -> Result<Header, Damage> {
     let len = u32_at(bytes, 0) as usize;
-    let kind = Kind::from_byte(bytes[24]).ok_or(Damage::Fields)?;
+    let origin = Origin::from_byte(bytes[24]).ok_or(Damage::Fields)?;
     if len > RECORD_BYTES_MAX || u32_at(bytes, 8) != low(pos) || u64::from(u32_at(bytes, 12)) > pos.get() {
         return Err(Damage::Fields);
     }
     let received = i64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes"));
-    Ok(Header { len, behind: u32_at(bytes, 12), received: Nanos(received), kind })
+    Ok(Header { len, behind: u32_at(bytes, 12), received: Nanos(received), origin })
 }
 
 /// Whether a whole record (header and bytes) passes its checksum.
@@ -116,13 +116,15 @@ pub const RECORD_BYTES_MAX: usize = 65 << 20;
 
 #[cfg(test)]
 mod tests {
+    use tapeway_exchanges::input::Kind;
+
     use super::*;
 
     const POS: FramePos = FramePos::new(u32::MAX as u64 + 7);
 
     fn one(pos: FramePos, bytes: &[u8]) -> Vec<u8> {
         let mut buf = Vec::new();
-        put(&mut buf, 99, (pos, 3), (Kind::Text, Nanos(-5)), bytes);
+        put(&mut buf, 99, (pos, 3), (Kind::Text.into(), Nanos(-5)), bytes);
         buf
     }
 
@@ -130,7 +132,7 @@ mod tests {
     fn a_record_reads_back_as_written() {
         let record = one(POS, b"{\"e\":1}");
         let found = header(record.first_chunk().unwrap(), POS).unwrap();
-        assert_eq!(found, Header { len: 7, behind: 3, received: Nanos(-5), kind: Kind::Text });
+        assert_eq!(found, Header { len: 7, behind: 3, received: Nanos(-5), origin: Kind::Text.into() });
         assert!(is_intact(99, &record));
         assert!(!is_intact(98, &record), "a record of another segment must not pass");
     }

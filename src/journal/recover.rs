@@ -250,7 +250,7 @@ pub(crate) fn cut(disk: &dyn Disk, path: &Path, offset: u64, damage: Damage, suf
         Err(error) => return Err(Error::io("copy", saved)(error)),
     }
     file.set_len(offset).map_err(Error::io("cut", path))?;
-    file.sync().map_err(Error::io("sync", path))?;
+    sync(disk, file.as_ref(), path)?;
     Ok(Cut { path: path.into(), saved: Some(saved), offset, bytes, damage })
 }
 
@@ -277,9 +277,18 @@ fn settle(disk: &dyn Disk, newest: &SegmentFile, scan: &Scan, is_suspect: bool) 
         copy(disk, path, 0..scan.offset, path).map_err(Error::io("write anew", path))?;
     } else {
         let file = disk.open_write(path).map_err(Error::io("open", path))?;
-        file.sync().map_err(Error::io("sync", path))?;
+        sync(disk, file.as_ref(), path)?;
     }
     Ok(torn)
+}
+
+/// Makes a segment's bytes durable. If that fails, the next recovery must not believe what it can read: the system may
+/// have forgotten what it did not write.
+fn sync(disk: &dyn Disk, file: &dyn disk::File, path: &Path) -> Result<(), Error> {
+    file.sync().map_err(|error| {
+        mark_suspect(disk, path.parent().unwrap_or(Path::new(".")));
+        Error::io("sync", path)(error)
+    })
 }
 
 /// Copies a range of a file into a file that is either whole or not there.

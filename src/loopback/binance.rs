@@ -108,6 +108,12 @@ pub(super) fn on_message(engine: &mut Engine, slot: usize, text: &str) {
     }
 }
 
+/// Tells a connection that its server is about to shut down.
+pub(super) fn announce_shutdown(engine: &mut Engine, slot: usize) {
+    let time_ms = engine.clock_us() / 1_000;
+    engine.hub.send(slot, format!("{{\"e\":\"serverShutdown\",\"E\":{time_ms}}}").as_bytes());
+}
+
 fn acknowledge(engine: &mut Engine, slot: usize, result: &str, id: &Value) {
     engine.hub.send(slot, format!("{{\"result\":{result},\"id\":{id}}}").as_bytes());
 }

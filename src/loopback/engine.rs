@@ -392,6 +392,16 @@ impl Engine {
                     }
                 }
             }
+            Command::Fault(fault) if fault.kind == FaultKind::CloseOne => {
+                if let Some(slot) = self.hub.longest_open(fault.delay).filter(|_| fault.when != When::Off) {
+                    self.cut(slot, "fault: close_one");
+                }
+            }
+            Command::Fault(fault) if fault.kind == FaultKind::Notice => {
+                for slot in self.hub.slots().into_iter().filter(|_| fault.when != When::Off) {
+                    binance::announce_shutdown(self, slot);
+                }
+            }
             Command::Fault(fault) => self.faults.set(fault),
             Command::Pause => self.is_paused = true,
             Command::Stats(reply) => {

@@ -6,10 +6,10 @@
 //! | key | meaning |
 //! | --- | --- |
 //! | `venue`, `symbol`, `channel` | only there; `channel` is `trades`, `book`, `quotes` or `heartbeat` |
-//! | `count=N` | the next N times (1 where nothing is said, for faults of single frames and `close`) |
+//! | `count=N` | the next N times (1 where nothing is said, for faults of single frames, `close`, `close_one`, `notice`) |
 //! | `p=0.01` | each time with this probability, from the seed |
 //! | `state=on`, `state=off` | always, and never again (`on` where nothing is said, for the other kinds) |
-//! | `delay_ms`, `status` | of `slow_snapshot` (1000) and of `deny_http`, `refuse_connections` (429, 503) |
+//! | `delay_ms`, `status` | of `slow_snapshot` and `close_one` (1000) and of `deny_http`, `refuse_connections` (429, 503) |
 //!
 //! A frame's fault hits every connection that would have got the frame.
 
@@ -53,6 +53,10 @@ pub enum FaultKind {
     Stall,
     /// All connections are cut without a close frame.
     Close,
+    /// One connection is: the one open longest, if another has as much subscribed and has been open for `delay`.
+    CloseOne,
+    /// All connections are told that the server shuts down (Binance); they go on.
+    Notice,
     /// New connections are refused with `status`.
     RefuseConnections,
     /// Subscriptions are answered with the venue's error.
@@ -198,7 +202,9 @@ impl Fault {
             | FaultKind::Swap
             | FaultKind::Corrupt
             | FaultKind::Checksum
-            | FaultKind::Close => (When::Count(1), 0),
+            | FaultKind::Close
+            | FaultKind::CloseOne
+            | FaultKind::Notice => (When::Count(1), 0),
             FaultKind::Stall | FaultKind::RefuseSubscriptions | FaultKind::SlowSnapshot => (When::On, 0),
             FaultKind::RefuseConnections => (When::On, 503),
             FaultKind::DenyHttp => (When::On, 429),
@@ -276,6 +282,8 @@ impl FaultKind {
             Self::Checksum => "checksum",
             Self::Stall => "stall",
             Self::Close => "close",
+            Self::CloseOne => "close_one",
+            Self::Notice => "notice",
             Self::RefuseConnections => "refuse_connections",
             Self::RefuseSubscriptions => "refuse_subscriptions",
             Self::SlowSnapshot => "slow_snapshot",
@@ -283,7 +291,7 @@ impl FaultKind {
         }
     }
 
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Drop,
         Self::Duplicate,
         Self::Swap,
@@ -291,6 +299,8 @@ impl FaultKind {
         Self::Checksum,
         Self::Stall,
         Self::Close,
+        Self::CloseOne,
+        Self::Notice,
         Self::RefuseConnections,
         Self::RefuseSubscriptions,
         Self::SlowSnapshot,

@@ -305,6 +305,16 @@ impl Hub {
         self.subs.iter().enumerate().filter(move |(_, subs)| has(subs)).map(|(symbol, _)| symbol)
     }
 
+    /// The connection open longest of those with the most subscriptions, if another of them has been open for `spare`.
+    pub(super) fn longest_open(&self, spare: std::time::Duration) -> Option<usize> {
+        let open = || (0..).zip(&self.conns).filter_map(|(slot, conn)| Some((slot, conn.as_ref()?)));
+        let most = open().map(|(_, conn)| conn.subscriptions).max().filter(|most| *most > 0)?;
+        let mut full: Vec<_> = open().filter(|(_, conn)| conn.subscriptions == most && !conn.is_closing).collect();
+        full.sort_by_key(|(_, conn)| conn.opened);
+        let (_, next) = full.get(1)?;
+        (next.opened.elapsed() >= spare).then(|| full[0].0)
+    }
+
     /// All subscriptions of all connections.
     pub(super) fn subscriptions(&self) -> usize {
         self.subscriptions

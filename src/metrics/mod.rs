@@ -12,7 +12,7 @@ use tapeway_exchanges::{
     event::{Cause, Channel, GapEnd},
 };
 
-use crate::status::LaneStatus;
+use crate::{status::LaneStatus, store::table::Table};
 
 mod journal;
 
@@ -34,8 +34,15 @@ pub const GAPS: &str = "tapeway_gaps_total";
 pub const GAPS_CLOSED: &str = "tapeway_gaps_closed_total";
 /// Connections given up or lost. Labels: venue, reason.
 pub const RECONNECTS: &str = "tapeway_reconnects_total";
-/// Whether the lane has an open connection. Labels: venue, lane.
+/// Open connections of the lane. Labels: venue, lane.
 pub const CONNECTIONS_UP: &str = "tapeway_connections_up";
+/// Connections the lane is to have. Labels: venue, lane.
+pub const CONNECTIONS_WANTED: &str = "tapeway_connections_wanted";
+/// Trades, quotes and book messages that came again, by a lane's other connection or its own, and were not stored
+/// again. Labels: venue, lane.
+pub const REPEATS_DROPPED: &str = "tapeway_repeats_dropped_total";
+/// Holes of one connection that the lane's other one filled before they became gaps. Labels: venue, lane.
+pub const HOLES_FILLED: &str = "tapeway_holes_filled_total";
 /// Subscriptions by state. Labels: venue, lane, state.
 pub const SUBSCRIPTIONS: &str = "tapeway_subscriptions";
 /// When the lane last received anything, Unix time. Labels: venue, lane.
@@ -122,7 +129,10 @@ fn describe() {
     describe_counter!(GAPS, Unit::Count, "Gaps found.");
     describe_counter!(GAPS_CLOSED, Unit::Count, "Gaps ended, by how.");
     describe_counter!(RECONNECTS, Unit::Count, "Connections lost or given up.");
-    describe_gauge!(CONNECTIONS_UP, Unit::Count, "Whether the lane has an open connection.");
+    describe_gauge!(CONNECTIONS_UP, Unit::Count, "Open connections of the lane.");
+    describe_gauge!(CONNECTIONS_WANTED, Unit::Count, "Connections the lane is to have.");
+    describe_counter!(REPEATS_DROPPED, Unit::Count, "Events that came again and were not stored again.");
+    describe_counter!(HOLES_FILLED, Unit::Count, "Holes of one connection that the other filled.");
     describe_gauge!(SUBSCRIPTIONS, Unit::Count, "Subscriptions by state.");
     describe_gauge!(LAST_FRAME_TIMESTAMP, Unit::Seconds, "Unix time of the last frame.");
     describe_histogram!(
@@ -154,7 +164,11 @@ pub struct SessionMetrics {
     pub trades: Counter,
     pub levels: Counter,
     pub quotes: Counter,
+    pub top_books: Counter,
     pub connected: Gauge,
+    pub wanted: Gauge,
+    pub repeats_dropped: Counter,
+    pub holes_filled: Counter,
     pub last_frame: Gauge,
     pub venue_to_receive: Histogram,
     pub queue_rows_in: Counter,
@@ -174,7 +188,11 @@ impl SessionMetrics {
             trades: events("trade"),
             levels: events("level"),
             quotes: events("quote"),
+            top_books: events("order_book"),
             connected: gauge!(CONNECTIONS_UP, "venue" => venue, "lane" => name.clone()),
+            wanted: gauge!(CONNECTIONS_WANTED, "venue" => venue, "lane" => name.clone()),
+            repeats_dropped: counter!(REPEATS_DROPPED, "venue" => venue, "lane" => name.clone()),
+            holes_filled: counter!(HOLES_FILLED, "venue" => venue, "lane" => name.clone()),
             last_frame: gauge!(LAST_FRAME_TIMESTAMP, "venue" => venue, "lane" => name.clone()),
             venue_to_receive: histogram!(VENUE_TO_RECEIVE, "venue" => venue),
             queue_rows_in: counter!(QUEUE_ROWS_IN, "venue" => venue, "lane" => name.clone()),
@@ -189,6 +207,7 @@ impl SessionMetrics {
     /// no alert is to fire for it.
     pub fn retire(&self) {
         self.connected.set(f64::NAN);
+        self.wanted.set(f64::NAN);
         self.last_frame.set(f64::NAN);
         self.subscriptions.iter().for_each(|gauge| gauge.set(0.0));
     }
@@ -329,7 +348,7 @@ impl WriterMetrics {
 pub struct LaneWriterMetrics {
     venue: &'static str,
     /// By table, in the order of `Table::ALL`.
-    pub rows_committed: [Counter; 3],
+    pub rows_committed: [Counter; Table::COUNT],
     pub receive_to_commit: Histogram,
     pub queue_rows_out: Counter,
     pub catch_up_rows: Counter,
@@ -343,7 +362,7 @@ impl LaneWriterMetrics {
         let table = |table: &'static str| counter!(ROWS_COMMITTED, "venue" => venue, "table" => table);
         Self {
             venue,
-            rows_committed: ["trades", "book_deltas", "quotes"].map(table),
+            rows_committed: Table::ALL.map(Table::name).map(table),
             receive_to_commit: histogram!(RECEIVE_TO_COMMIT, "venue" => venue),
             queue_rows_out: counter!(QUEUE_ROWS_OUT, "venue" => venue, "lane" => name.clone()),
             catch_up_rows: counter!(CATCH_UP_ROWS, "venue" => venue, "lane" => name.clone()),

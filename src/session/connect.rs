@@ -20,6 +20,12 @@ use tokio_tungstenite::{
 pub trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
+impl std::fmt::Debug for dyn Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stream")
+    }
+}
+
 /// A stream whose kind no longer matters.
 pub type BoxStream = Pin<Box<dyn Stream>>;
 

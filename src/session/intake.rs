@@ -7,14 +7,14 @@ use tapeway_exchanges::{
     decoder::Decoder,
     event::{Events, Flags, Note},
     ids::Nanos,
-    input::Kind,
+    input::Origin,
 };
 use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use crate::{
     journal::{self, LaneJournal},
-    lane::Lane,
+    lane::{Ahead, Lane},
     metrics::SessionMetrics,
     status::{LaneStatus, Shared, unix_now},
 };
@@ -30,6 +30,8 @@ pub struct Intake {
     chunk_rows_max: usize,
     /// A frame's bytes as the parser may edit them.
     scratch: Vec<u8>,
+    /// The decoder's state at the end of what was recovered, until the writer has found that the database is not ahead.
+    recovered: Option<Vec<u8>>,
 }
 
 impl Intake {
@@ -43,7 +45,7 @@ impl Intake {
     ) -> Self {
         let metrics = SessionMetrics::new(lane.venue.name, &lane.name);
         lane.rows.on_receive(decoder.rows_total());
-        Self { lane, journal, decoder, metrics, status, chunk_rows_max, scratch: Vec::new() }
+        Self { lane, journal, decoder, metrics, status, chunk_rows_max, scratch: Vec::new(), recovered: None }
     }
 
     /// Journals one input and decodes it.
@@ -51,11 +53,12 @@ impl Intake {
     /// # Errors
     ///
     /// The journal could not take it; then it was not decoded either.
-    pub fn take(&mut self, kind: Kind, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
-        let pos = self.journal.append(kind, received, bytes)?;
+    pub fn take(&mut self, origin: impl Into<Origin>, received: Nanos, bytes: &[u8]) -> Result<(), journal::Error> {
+        let Origin { kind, conn } = origin.into();
+        let pos = self.journal.append((kind, conn), received, bytes)?;
         self.scratch.clear();
         self.scratch.extend_from_slice(bytes);
-        self.decoder.apply(At { pos, received }, kind, &mut self.scratch);
+        self.decoder.apply(At { pos, received, conn }, kind, &mut self.scratch);
         if self.scratch.capacity() > SCRATCH_BYTES_KEPT {
             self.scratch = Vec::new();
         }
@@ -70,7 +73,33 @@ impl Intake {
     ///
     /// The journal has no room, or cannot be written.
     pub fn begin(&mut self) -> Result<(), journal::Error> {
-        block_in_place(|| self.journal.begin(&self.decoder.state()))
+        let state = self.decoder.state();
+        block_in_place(|| self.journal.begin(&state))?;
+        self.recovered = Some(state);
+        Ok(())
+    }
+
+    /// Goes on from the watermark when the database has more of the lane than the journal. What was received since the
+    /// start stands at positions that are taken, so the decoder goes back to the end of what was recovered: the venue's
+    /// numbering then shows what is missing since. Between connections only.
+    ///
+    /// # Errors
+    ///
+    /// The journal has no room, or cannot be written.
+    pub fn go_on_if_behind(&mut self) -> Result<(), journal::Error> {
+        let Some(Ahead { next, rows_total }) = self.lane.progress.ahead() else { return Ok(()) };
+        let state = self.recovered.clone().unwrap_or_else(|| self.decoder.state());
+        let mut decoder = Decoder::restore(self.lane.venue, &state, next).unwrap_or_else(|error| {
+            warn!(lane = self.lane.name, %error, "the adapter's state at the start is of no use");
+            Decoder::new(self.lane.venue, next)
+        });
+        decoder.go_on_at(next, rows_total);
+        let from = self.journal.next();
+        block_in_place(|| self.journal.begin_at(next, &decoder.state()))?;
+        info!(lane = self.lane.name, %from, to = %next, "the journal goes on from the watermark");
+        self.decoder = decoder;
+        self.lane.rows.on_receive(rows_total);
+        Ok(())
     }
 
     /// Whether the chunk is large enough to be handed on without waiting for more.
@@ -95,6 +124,9 @@ impl Intake {
         }
         self.journal.flush()?;
         let chunk = self.decoder.swap_events(self.lane.queue.spare());
+        let repeats = self.decoder.take_repeats();
+        self.metrics.repeats_dropped.increment(repeats.dropped);
+        self.metrics.holes_filled.increment(repeats.filled);
         self.account(&chunk);
         self.lane.offer(chunk, &self.metrics);
         self.roll_if_due()
@@ -121,9 +153,16 @@ impl Intake {
 
     /// Whether a journal that was full takes frames again. Tries to write what waits, and lets retention have the
     /// segment if everything in it is committed.
-    pub fn has_room(&mut self) -> bool {
-        let result = self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due());
-        result.is_ok() && !self.journal.is_full()
+    ///
+    /// # Errors
+    ///
+    /// The journal is lost: it will never have room.
+    pub fn has_room(&mut self) -> Result<bool, journal::Error> {
+        match self.flush().and_then(|()| self.journal.flush()).and_then(|()| self.roll_if_due()) {
+            Ok(()) => Ok(!self.journal.is_full()),
+            Err(journal::Error::Full { .. }) => Ok(false),
+            Err(lost) => Err(lost),
+        }
     }
 
     /// The decoder, for its actions, ticks and subscriptions.
@@ -150,11 +189,12 @@ impl Intake {
     }
 
     fn account(&self, chunk: &Events) {
-        let Events { trades, levels, quotes, notes, .. } = chunk;
+        let Events { trades, levels, quotes, top_books, notes, .. } = chunk;
         self.lane.rows.on_receive(chunk.rows_total);
         self.metrics.trades.increment(trades.len() as u64);
         self.metrics.levels.increment(levels.len() as u64);
         self.metrics.quotes.increment(quotes.len() as u64);
+        self.metrics.top_books.increment(top_books.len() as u64);
         // A trade that was fetched again says nothing about the way from the venue to here.
         let live = trades.iter().rfind(|row| !row.flags.has(Flags::BACKFILL));
         let lags = [

@@ -1,4 +1,4 @@
-//! The HTTP requests of one connection: a few at a time, within the venue's weight, retried until answered.
+//! The HTTP requests of one lane: a few at a time, within the venue's weight, retried until answered.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,14 +12,21 @@ use super::{
     http::{self, Answer},
 };
 
-/// Requests waiting and under way. Dropped with the connection: what they were for starts anew with the next.
+/// Requests waiting and under way. Dropped with the lane's last connection: what they were for starts anew with the next.
 #[derive(Debug)]
 pub(super) struct Requests {
     link: Arc<VenueLink>,
     http_url: String,
     /// A request takes one when its delay is over: what waits for its time keeps no other waiting.
     slots: Arc<Semaphore>,
-    under_way: JoinSet<(String, Answer)>,
+    under_way: JoinSet<Answered>,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) tag: String,
+    pub(super) answer: Answer,
 }
 
 impl Requests {
@@ -37,23 +44,19 @@ impl Requests {
     }
 
     /// The next answer. Never returns while there is no request; safe to drop and call again.
-    pub(super) async fn next(&mut self) -> (String, Answer) {
+    pub(super) async fn next(requests: &mut Option<Self>) -> Answered {
+        let Some(requests) = requests else { return std::future::pending().await };
         loop {
-            match self.under_way.join_next().await {
+            match requests.under_way.join_next().await {
                 Some(Ok(answered)) => return answered,
                 Some(Err(failure)) => warn!(error = %failure, "an HTTP request task ended without an answer"),
                 None => std::future::pending().await,
             }
         }
     }
-
-    /// Whether nothing is waiting or under way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.under_way.is_empty()
-    }
 }
 
-async fn answer(link: Arc<VenueLink>, slots: Arc<Semaphore>, url: String, request: HttpRequest) -> (String, Answer) {
+async fn answer(link: Arc<VenueLink>, slots: Arc<Semaphore>, url: String, request: HttpRequest) -> Answered {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
     sleep(request.delay).await;
     // The semaphore is never closed, so there is always a slot to wait for.
@@ -65,7 +68,7 @@ async fn answer(link: Arc<VenueLink>, slots: Arc<Semaphore>, url: String, reques
                 if matches!(answer.status, 418 | 429 | 503) {
                     link.http_weight.pause(answer.retry_after.unwrap_or(PAUSE_DEFAULT).min(PAUSE_MAX));
                 }
-                return (request.tag, answer);
+                return Answered { tag: request.tag, answer };
             }
             Err(failure) => {
                 warn!(url, error = %failure, failures = backoff.failures(), "HTTP request got no answer; will try again");

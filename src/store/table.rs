@@ -15,11 +15,15 @@ pub enum Table {
     BookDeltas,
     /// Best bid and ask.
     Quotes,
+    /// Whole books at moments.
+    OrderBooks,
 }
 
 impl Table {
     /// Every table, in the order a transaction writes them.
-    pub const ALL: [Self; 3] = [Self::Trades, Self::BookDeltas, Self::Quotes];
+    pub const ALL: [Self; Self::COUNT] = [Self::Trades, Self::BookDeltas, Self::Quotes, Self::OrderBooks];
+    /// How many there are.
+    pub const COUNT: usize = 4;
 
     /// Name without schema, as in `database.tables` of the configuration and in metrics.
     #[must_use]
@@ -28,6 +32,7 @@ impl Table {
             Self::Trades => "trades",
             Self::BookDeltas => "book_deltas",
             Self::Quotes => "quotes",
+            Self::OrderBooks => "order_books",
         }
     }
 
@@ -38,6 +43,7 @@ impl Table {
             Self::Trades => "market_data.trades",
             Self::BookDeltas => "market_data.book_deltas",
             Self::Quotes => "market_data.quotes",
+            Self::OrderBooks => "market_data.order_books",
         }
     }
 
@@ -46,7 +52,7 @@ impl Table {
     pub const fn channel(self) -> Channel {
         match self {
             Self::Trades => Channel::Trades,
-            Self::BookDeltas => Channel::Book,
+            Self::BookDeltas | Self::OrderBooks => Channel::Book,
             Self::Quotes => Channel::Quotes,
         }
     }
@@ -80,6 +86,21 @@ impl Table {
                 "ask_price",
                 "ask_qty",
                 "seq",
+                "flags",
+                "lane_id",
+                "frame_pos",
+            ],
+            Self::OrderBooks => &[
+                "time",
+                "recv_time",
+                "instrument_id",
+                "seq",
+                "bid_prices",
+                "bid_qtys",
+                "ask_prices",
+                "ask_qtys",
+                "bids_exact",
+                "asks_exact",
                 "flags",
                 "lane_id",
                 "frame_pos",

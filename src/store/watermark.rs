@@ -23,8 +23,9 @@ pub struct Watermark {
     pub rows_total: u64,
     /// Rows refused since the lane began.
     pub rejected: u64,
-    /// Receive time of the last frame that any journal of a lane of this name committed, when another journal's
-    /// is later than this one's: what was received up to then is already in the database.
+    /// Receive time of the last frame that is committed.
+    pub last_received: Option<SystemTime>,
+    /// The same of the other journals that lanes of this name have had, the latest.
     pub elsewhere: Option<SystemTime>,
 }
 
@@ -91,7 +92,8 @@ pub async fn read(connection: &Connection, lane: LaneId) -> Result<Watermark, Er
         next: FramePos::new(row.get::<_, i64>(0).unsigned_abs()),
         rows_total: row.get::<_, i64>(1).unsigned_abs(),
         rejected: row.get::<_, i64>(2).unsigned_abs(),
-        elsewhere: row.get(3),
+        last_received: row.get(3),
+        elsewhere: row.get(4),
     })
 }
 
@@ -123,11 +125,10 @@ WITH venue AS (
 SELECT lane_id FROM found UNION ALL SELECT lane_id FROM made";
 
 const READ: &str = "
-SELECT next_pos, rows_total, rejected,
+SELECT next_pos, rows_total, rejected, last_received,
        (SELECT max(others.last_received)
         FROM audit.lanes mine
         JOIN audit.lanes other ON other.venue = mine.venue AND other.name = mine.name AND other.lane_id <> mine.lane_id
         JOIN audit.watermarks others ON others.lane_id = other.lane_id
-        WHERE mine.lane_id = own.lane_id
-          AND others.last_received > coalesce(own.last_received, '-infinity'))
+        WHERE mine.lane_id = own.lane_id)
 FROM audit.watermarks own WHERE lane_id = $1";

@@ -19,7 +19,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tapeway_exchanges::{
-    event::{Events, Level, Note, Quote, Trade},
+    event::{Events, Level, Note, Quote, TopBook, Trade},
     ids::{FramePos, Nanos},
     venue::VenueSpec,
 };
@@ -113,8 +113,13 @@ impl Piece {
 
     /// Rows still needed, by table in the order of [`Table::ALL`].
     #[must_use]
-    pub fn rows_by_table(&self) -> [usize; 3] {
-        [self.range::<Trade>().len(), self.range::<Level>().len(), self.range::<Quote>().len()]
+    pub fn rows_by_table(&self) -> [usize; Table::COUNT] {
+        [
+            self.range::<Trade>().len(),
+            self.range::<Level>().len(),
+            self.range::<Quote>().len(),
+            self.range::<TopBook>().len(),
+        ]
     }
 
     /// Notes still needed.
@@ -132,13 +137,6 @@ impl Piece {
 fn range_from<R: Row>(events: &Events, frame: u32) -> Range<usize> {
     let list = R::list(events);
     list.partition_point(|row| row.frame() < frame)..list.len()
-}
-
-/// Rows of a chunk from a frame on.
-pub(super) fn rows_from(events: &Events, frame: u32) -> usize {
-    range_from::<Trade>(events, frame).len()
-        + range_from::<Level>(events, frame).len()
-        + range_from::<Quote>(events, frame).len()
 }
 
 /// The frame a note belongs to.
@@ -278,7 +276,7 @@ pub struct Sealed {
     /// Rows left out.
     pub refused: Vec<Refused>,
     /// The rows of each table in the order they are written, kept for when the server refuses some.
-    pub orders: [Vec<RowRef>; 3],
+    pub orders: [Vec<RowRef>; Table::COUNT],
 }
 
 /// One thing a transaction does.
@@ -338,20 +336,20 @@ pub struct Encoder {
     scratch: Scratch,
     marks: Vec<Mark>,
     refused: Vec<Refused>,
-    orders: [Vec<RowRef>; 3],
+    orders: [Vec<RowRef>; Table::COUNT],
     copies: Vec<Copy>,
     /// Table being encoded (index into [`Table::ALL`]), and its next row; the table is ordered when `at` is `None`.
     table: usize,
     at: Option<usize>,
     writing: Writing,
-    widths: Option<[i64; 3]>,
+    widths: Option<[i64; Table::COUNT]>,
 }
 
 impl Encoder {
     /// Begins with pieces whose instruments are known. `widths`: of each table's partitions in seconds, on plain
     /// PostgreSQL. `poison`: rows already known to be refused.
     #[must_use]
-    pub fn new(pieces: Vec<Piece>, scratch: Scratch, widths: Option<[i64; 3]>, poison: Poison) -> Self {
+    pub fn new(pieces: Vec<Piece>, scratch: Scratch, widths: Option<[i64; Table::COUNT]>, poison: Poison) -> Self {
         let mut encoder = Self {
             marks: marks(&pieces),
             pieces,
@@ -367,6 +365,7 @@ impl Encoder {
         encoder.order::<Trade>(&poison.rows);
         encoder.order::<Level>(&poison.rows);
         encoder.order::<Quote>(&poison.rows);
+        encoder.order::<TopBook>(&poison.rows);
         encoder.refused.extend(poison.refused);
         for refused in &encoder.refused {
             let mark = encoder.marks.iter_mut().find(|mark| mark.lane_id == refused.lane_id);
@@ -384,6 +383,8 @@ impl Encoder {
             Table::Trades => self.encode::<Trade>(rows_max),
             Table::BookDeltas => self.encode::<Level>(rows_max),
             Table::Quotes => self.encode::<Quote>(rows_max),
+            // Each is as long as hundreds of others.
+            Table::OrderBooks => self.encode::<TopBook>(rows_max.div_ceil(TOP_BOOK_ROWS)),
         };
         if done {
             self.table += 1;
@@ -463,6 +464,7 @@ pub fn encode_some(pieces: &[Piece], table: Table, rows: &[RowRef]) -> Vec<Bytes
             Table::Trades => writing.put::<Trade>(piece, at.row, None),
             Table::BookDeltas => writing.put::<Level>(piece, at.row, None),
             Table::Quotes => writing.put::<Quote>(piece, at.row, None),
+            Table::OrderBooks => writing.put::<TopBook>(piece, at.row, None),
         }
     }
     writing.end().0
@@ -479,6 +481,7 @@ pub fn refused_rows(pieces: &[Piece], table: Table, rows: &[RowRef], because: &s
             Table::Trades => refuse(piece, table, &piece.events.trades[row], "row_refused", because),
             Table::BookDeltas => refuse(piece, table, &piece.events.levels[row], "row_refused", because),
             Table::Quotes => refuse(piece, table, &piece.events.quotes[row], "row_refused", because),
+            Table::OrderBooks => refuse(piece, table, &piece.events.top_books[row], "row_refused", because),
         }
     };
     if let [at] = rows {
@@ -619,6 +622,8 @@ const BLOCK_BYTES: usize = 256 * 1_024;
 const BLOCK_SLACK: usize = 2 * ROW_BYTES_MAX;
 /// What a row usually takes, for the byte limit.
 const ROW_BYTES_USUAL: usize = 128;
+/// As how many rows a whole book counts where encoding is cut into slices.
+const TOP_BOOK_ROWS: usize = 128;
 /// Chunks in one batch, whatever they hold: a quiet lane's chunks may be nearly empty.
 const PIECES_MAX: usize = 4_096;
 /// 2000-01-01: nothing here is older, and PostgreSQL counts from there.

@@ -10,7 +10,7 @@ use tokio_postgres::{CopyInSink, Statement};
 use super::{
     batch::{Mark, Sealed},
     link::{Connect, Link, Server},
-    notes::{Channels, Notes, Rejects, Sessions, moment},
+    notes::{Channels, Lost, Notes, Rejects, Sessions, moment},
     seals,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Session {
     connection: Connection,
-    copies: [Statement; 3],
+    copies: [Statement; Table::COUNT],
     watermarks: Statement,
     seals: Statement,
     sessions: Statement,
@@ -38,8 +38,9 @@ pub struct Session {
     gaps: Statement,
     ends: Statement,
     channels: Statement,
+    lost: Statement,
     /// Widths of partitions in seconds by table, on plain PostgreSQL.
-    widths: Option<[i64; 3]>,
+    widths: Option<[i64; Table::COUNT]>,
     /// Partitions known to exist, by table and start. At most one a bucket of the rows this session has seen.
     partitions: RefCell<HashSet<(Table, i64)>>,
     /// Channels known to be in `audit.channels`. At most one an instrument and table this session has written.
@@ -52,12 +53,13 @@ impl Session {
     /// # Errors
     ///
     /// [`store::Error::Server`], [`store::Error::Timeout`].
-    async fn new(connection: Connection, widths: Option<[i64; 3]>) -> Result<Self, store::Error> {
+    async fn new(connection: Connection, widths: Option<[i64; Table::COUNT]>) -> Result<Self, store::Error> {
         let limit = connection.timeout();
         connection.run("turn seals on", seals::ON).await?;
         let prepare = async |sql: &str| within("prepare", limit, connection.client.prepare(sql)).await;
-        let [trades, levels, quotes] = Table::ALL.map(Table::copy_sql);
-        let copies = [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?];
+        let [trades, levels, quotes, books] = Table::ALL.map(Table::copy_sql);
+        let copies =
+            [prepare(&trades).await?, prepare(&levels).await?, prepare(&quotes).await?, prepare(&books).await?];
         let watermarks = prepare(WATERMARKS).await?;
         let seals = prepare(seals::UPSERT).await?;
         let sessions = prepare(SESSIONS).await?;
@@ -65,6 +67,7 @@ impl Session {
         let gaps = prepare(GAPS).await?;
         let ends = prepare(ENDS).await?;
         let channels = prepare(CHANNELS).await?;
+        let lost = prepare(LOST).await?;
         Ok(Self {
             connection,
             copies,
@@ -75,6 +78,7 @@ impl Session {
             gaps,
             ends,
             channels,
+            lost,
             widths,
             partitions: RefCell::default(),
             known_channels: RefCell::default(),
@@ -121,7 +125,11 @@ impl Connect for Postgres {
 }
 
 impl Link for Session {
-    fn widths(&self) -> Option<[i64; 3]> {
+    fn server(&self) -> Option<&Connection> {
+        Some(&self.connection)
+    }
+
+    fn widths(&self) -> Option<[i64; Table::COUNT]> {
         self.widths
     }
 
@@ -200,7 +208,7 @@ impl Link for Session {
     async fn notes(&self, notes: &Notes) -> Result<(), store::Error> {
         let limit = self.connection.timeout();
         let client = &self.connection.client;
-        let Notes { sessions, rejects, gaps, ends } = notes;
+        let Notes { sessions, rejects, gaps, ends, lost } = notes;
         if !sessions.lane.is_empty() {
             let Sessions { lane, pos, at, is_open, detail } = sessions;
             within("write sessions", limit, client.execute(&self.sessions, &[lane, pos, at, is_open, detail])).await?;
@@ -212,6 +220,10 @@ impl Link for Session {
         }
         if !gaps.lane.is_empty() {
             within("write gaps", limit, client.execute(&self.gaps, &gaps.columns())).await?;
+        }
+        if !lost.lane.is_empty() {
+            let Lost { lane, end, at } = lost;
+            within("give up gaps", limit, client.execute(&self.lost, &[lane, end, at])).await?;
         }
         if !ends.lane.is_empty() {
             within("write ends of gaps", limit, client.execute(&self.ends, &ends.columns())).await?;
@@ -298,6 +310,14 @@ SELECT * FROM unnest($1::int[], $2::bigint[], $3::int[], $4::text[], $5::int[], 
                      $14::timestamptz[])
 ON CONFLICT DO NOTHING";
 
+/// Should one of them go on and end after all, its end says so.
+const LOST: &str = "
+UPDATE audit.gaps g
+SET state = 'unhealable', closed_at = l.at,
+    detail = concat_ws('; ', g.detail, 'its end, if it had one, is in frames that are no longer in the journal')
+FROM unnest($1::int[], $2::bigint[], $3::timestamptz[]) AS l (lane_id, end_pos, at)
+WHERE g.lane_id = l.lane_id AND g.frame_pos < l.end_pos AND g.state = 'open'";
+
 const ENDS: &str = "
 UPDATE audit.gaps g
 SET state = e.state, healed_rows = g.healed_rows + e.rows, last_missing = coalesce(e.last_missing, g.last_missing),
@@ -305,4 +325,4 @@ SET state = e.state, healed_rows = g.healed_rows + e.rows, last_missing = coales
 FROM unnest($1::int[], $2::bigint[], $3::int[], $4::text[], $5::bigint[], $6::bigint[], $7::timestamptz[],
             $8::text[], $9::timestamptz[])
     AS e (lane_id, frame_pos, ordinal, state, rows, last_missing, until, detail, closed_at)
-WHERE g.lane_id = e.lane_id AND g.frame_pos = e.frame_pos AND g.ordinal = e.ordinal";
+WHERE g.lane_id = e.lane_id AND g.frame_pos = e.frame_pos AND g.ordinal = e.ordinal AND g.state <> 'healed'";

@@ -17,21 +17,21 @@ use std::{
     time::Duration,
 };
 
-use tapeway_exchanges::{
-    event::Events,
-    ids::{FramePos, Micros},
-    symbols::Symbol,
-};
+use tapeway_exchanges::{event::Events, ids::FramePos, symbols::Symbol};
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use super::batch::{LeftOut, Piece, Why, rows_from};
+use super::{
+    batch::{LeftOut, Piece, Why},
+    takeover::Seam,
+};
 use crate::{
     journal,
     lane::Lane,
     metrics::LaneWriterMetrics,
     replay::Replay,
     store::{
+        self, Connection,
         instruments::InstrumentId,
         watermark::{LaneId, Watermark},
     },
@@ -49,8 +49,10 @@ pub(super) struct Feed {
     next: FramePos,
     /// End of the last piece: where the watermark will be when the next piece's turn comes.
     old: FramePos,
-    /// Frames received up to then are in the database through another journal of this lane.
-    skip_until: Option<Micros>,
+    /// What others wrote before, when there is any.
+    seam: Option<Seam>,
+    /// Chunks below have lost rows at the seam and are of no further use.
+    edited_to: FramePos,
     /// Rows of the lane that are committed, refused, left out or pulled.
     accounted: u64,
     /// Frames nobody can give any more, from and to, told with the next piece.
@@ -71,7 +73,7 @@ pub(super) struct Feed {
 }
 
 /// Whether the lane may be written.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Claim {
     /// Not asked yet on this connection.
     Unclaimed,
@@ -79,8 +81,6 @@ pub(super) enum Claim {
     Standby,
     /// It is this connection's.
     Held(LaneId),
-    /// It cannot be written until someone acts; says why.
-    Refused(String),
 }
 
 /// What to do next for a lane.
@@ -118,7 +118,8 @@ impl Feed {
             is_leaving: false,
             next: FramePos::FIRST,
             old: FramePos::FIRST,
-            skip_until: None,
+            seam: None,
+            edited_to: FramePos::FIRST,
             accounted: 0,
             lost: None,
             held: VecDeque::new(),
@@ -132,20 +133,10 @@ impl Feed {
         }
     }
 
-    /// The lane is this connection's, and this is how far it is.
-    pub(super) fn claimed(&mut self, lane_id: LaneId, watermark: &Watermark) {
+    /// The lane is this connection's, and this is how far it is. `seam`: what others wrote of it.
+    pub(super) fn claimed(&mut self, lane_id: LaneId, watermark: &Watermark, seam: Option<Seam>) {
         let appended = self.lane.progress.appended();
-        if watermark.next > appended {
-            let why = format!(
-                "the database has frames before {} committed, the journal ends at {appended}: it is not the journal \
-                 they came from; move {} away and a new one begins",
-                watermark.next,
-                self.lane.dir.display()
-            );
-            error!(lane = self.lane.name, why, "lane cannot be written");
-            self.claim = Claim::Refused(why);
-            return;
-        }
+        self.seam = seam;
         self.claim = Claim::Held(lane_id);
         self.next = watermark.next;
         self.old = watermark.next;
@@ -156,11 +147,7 @@ impl Feed {
         self.is_catching_up = !self.was_claimed;
         self.was_claimed = true;
         self.accounted = watermark.rows_total + watermark.rejected;
-        self.skip_until = watermark.elsewhere.and_then(|time| {
-            let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-            i64::try_from(since.as_micros()).ok().map(Micros)
-        });
-        self.lane.progress.set_committed(watermark.next);
+        self.lane.progress.set_committed(watermark.next.min(appended));
         self.lane.rows.on_commit(watermark.rows_total, watermark.rejected);
         let behind = appended.frames_since(watermark.next).unwrap_or_default();
         info!(lane = self.lane.name, watermark = %watermark.next, behind, "lane claimed");
@@ -169,12 +156,16 @@ impl Feed {
     /// The connection is gone: pieces that were not committed come back, oldest first, in front of what is held.
     pub(super) fn give_back(&mut self, pieces: impl DoubleEndedIterator<Item = Piece>) {
         for piece in pieces.rev() {
-            self.held.push_front(piece.events);
+            if piece.events.first < self.edited_to {
+                self.lane.queue.recycle(piece.events); // To be read again, whole.
+            } else {
+                self.held.push_front(piece.events);
+            }
         }
+        self.edited_to = FramePos::FIRST;
+        self.seam = None;
         self.forget_ids();
-        if !matches!(self.claim, Claim::Refused(_)) {
-            self.claim = Claim::Unclaimed;
-        }
+        self.claim = Claim::Unclaimed;
         self.replay = None;
     }
 
@@ -260,12 +251,30 @@ impl Feed {
         self.instruments = instruments;
     }
 
+    /// Whether the seam with what others wrote concerns a piece.
+    pub(super) fn has_seam_in(&self, piece: &Piece) -> bool {
+        self.seam.as_ref().is_some_and(|seam| seam.concerns(piece))
+    }
+
+    /// Leaves out of a piece what others wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`].
+    pub(super) async fn settle_seam(&mut self, connection: &Connection, piece: &mut Piece) -> Result<(), store::Error> {
+        if let Some(seam) = self.seam.as_mut().filter(|seam| seam.concerns(piece)) {
+            self.edited_to = self.edited_to.max(piece.events.end());
+            seam.settle(connection, piece).await?;
+        }
+        Ok(())
+    }
+
     /// Whether everything appended has been pulled.
     pub(super) fn is_drained(&self) -> bool {
         match self.claim {
             Claim::Held(_) => self.next >= self.lane.progress.appended() && self.held.is_empty(),
-            // Another daemon writes it, or nobody can: nothing to wait for.
-            Claim::Standby | Claim::Refused(_) => true,
+            // Another daemon writes it: nothing to wait for.
+            Claim::Standby => true,
             Claim::Unclaimed => false,
         }
     }
@@ -287,14 +296,6 @@ impl Feed {
     fn piece(&mut self, lane_id: LaneId, events: Events) -> Piece {
         let already = self.next.frames_since(events.first).unwrap_or_default();
         let already = usize::try_from(already).unwrap_or(usize::MAX).min(events.received.len());
-        let mut from = already;
-        if let Some(until) = self.skip_until {
-            from += events.received[from..].iter().take_while(|received| received.micros() <= until).count();
-            if from < events.received.len() {
-                info!(lane = self.lane.name, "taking over from another journal of this lane");
-                self.skip_until = None;
-            }
-        }
         let index = |frame: usize| u32::try_from(frame).expect("a chunk holds far fewer than 2^32 frames");
         let mut left_out = Vec::new();
         if let Some((first, end)) = self.lost.take() {
@@ -302,15 +303,10 @@ impl Feed {
             let rows = rows_before.saturating_sub(self.accounted);
             left_out.push(LeftOut { first, end, rows, why: Why::Lost });
         }
-        let rows = (rows_from(&events, index(already)) - rows_from(&events, index(from))) as u64;
-        if from > already {
-            let (first, end) = (events.pos(index(already)), events.pos(index(from)));
-            left_out.push(LeftOut { first, end, rows, why: Why::Elsewhere });
-        }
         let old = std::mem::replace(&mut self.old, events.end());
         self.next = events.end();
         self.overdue_since = None;
-        let (lane, from, instruments) = (self.lane.clone(), index(from), Arc::default());
+        let (lane, from, instruments) = (self.lane.clone(), index(already), Arc::default());
         let piece = Piece { lane, lane_id, old, from, events, left_out, instruments };
         self.accounted += piece.rows() as u64 + piece.left_out.iter().map(|left| left.rows).sum::<u64>();
         piece

@@ -11,7 +11,7 @@ use super::{
     notes::Notes,
 };
 use crate::store::{
-    self, Capabilities,
+    self, Capabilities, Connection,
     instruments::InstrumentId,
     table::Table,
     watermark::{LaneId, Watermark},
@@ -47,10 +47,16 @@ pub struct Server {
 #[expect(async_fn_in_trait, reason = "a shard and its connection live on one thread")]
 pub trait Link {
     /// Widths of partitions in seconds by table, where the writer has to make them.
-    fn widths(&self) -> Option<[i64; 3]>;
+    fn widths(&self) -> Option<[i64; Table::COUNT]>;
 
     /// How often the server said that it does not compress rows as they arrive.
     fn compress_warnings(&self) -> u64;
+
+    /// The server itself, where it is one that knows SQL: asked for what other owners of a lane wrote. In a world where
+    /// each lane has one journal there is nothing to ask.
+    fn server(&self) -> Option<&Connection> {
+        None
+    }
 
     /// Whether the connection lives.
     ///

@@ -48,6 +48,7 @@ mod seals;
 mod serve;
 mod shard;
 mod state;
+mod takeover;
 pub mod transaction;
 
 pub use state::{LaneState, ShardState, Undone};

@@ -137,6 +137,17 @@ impl Channels {
     }
 }
 
+/// Stretches of lanes that the journal no longer has: gaps seen before them may have ended in them.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// `lane_id`.
+    pub lane: Vec<i32>,
+    /// The position after the last that is lost.
+    pub end: Vec<i64>,
+    /// When the frame after them was received.
+    pub at: Vec<SystemTime>,
+}
+
 /// All notes of a batch.
 #[derive(Debug, Default)]
 pub struct Notes {
@@ -148,6 +159,8 @@ pub struct Notes {
     pub gaps: Gaps,
     /// `audit.gaps, changed rows`.
     pub ends: Ends,
+    /// `audit.gaps`, rows that stay open because their end is lost. Comes before the ends.
+    pub lost: Lost,
 }
 
 impl Notes {
@@ -252,6 +265,9 @@ impl Notes {
         if why == Why::Elsewhere {
             return;
         }
+        self.lost.lane.push(piece.lane_id.0);
+        self.lost.end.push(end.get().cast_signed());
+        self.lost.at.push(received);
         let gaps = &mut self.gaps;
         gaps.lane.push(piece.lane_id.0);
         gaps.pos.push(first.get().cast_signed());

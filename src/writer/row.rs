@@ -11,7 +11,7 @@
 use bytes::{BufMut, BytesMut};
 use rust_decimal::Decimal;
 use tapeway_exchanges::{
-    event::{Events, Flags, Level, Quote, Trade},
+    event::{Events, Flags, Level, Quote, TopBook, Trade},
     ids::{FramePos, Micros, SymbolIx},
 };
 
@@ -141,6 +141,45 @@ impl Row for Quote {
     }
 }
 
+impl Row for TopBook {
+    const TABLE: Table = Table::OrderBooks;
+
+    fn list(events: &Events) -> &[Self] {
+        &events.top_books
+    }
+
+    fn frame(&self) -> u32 {
+        self.frame
+    }
+
+    fn symbol(&self) -> SymbolIx {
+        self.symbol
+    }
+
+    fn time(&self) -> Micros {
+        self.time
+    }
+
+    fn put(&self, buf: &mut BytesMut, context: &Context) {
+        put_head(buf, 13, self.time, context);
+        put_option_i64(buf, self.seq);
+        for side in [&self.bids, &self.asks] {
+            put_numerics(buf, side.iter().map(|(price, _)| *price));
+            put_numerics(buf, side.iter().map(|(_, qty)| *qty));
+        }
+        for exact in [self.bids_exact, self.asks_exact] {
+            match exact {
+                Some(count) => {
+                    buf.put_i32(4);
+                    buf.put_u32(count);
+                }
+                None => put_null(buf),
+            }
+        }
+        put_tail(buf, self.flags, context);
+    }
+}
+
 /// Begins a COPY file.
 pub fn put_header(buf: &mut BytesMut) {
     buf.put_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
@@ -199,6 +238,24 @@ fn put_option_numeric(buf: &mut BytesMut, value: Option<Decimal>) {
     }
 }
 
+/// `numeric[]`: dimensions, whether nulls are in it, type of its elements, their number, index of the first; elements.
+fn put_numerics(buf: &mut BytesMut, numbers: impl ExactSizeIterator<Item = Decimal>) {
+    let (begin, count) = (buf.len(), numbers.len());
+    buf.put_u32(0); // The length, when it is known.
+    buf.put_i32(i32::from(count > 0));
+    buf.put_i32(0);
+    buf.put_u32(NUMERIC_OID);
+    if count > 0 {
+        buf.put_u32(u32::try_from(count).expect("a book's row has a few hundred levels"));
+        buf.put_i32(1);
+    }
+    for number in numbers {
+        put_numeric(buf, number);
+    }
+    let len = u32::try_from(buf.len() - begin - 4).expect("a field is far below 4 GiB");
+    buf[begin..begin + 4].copy_from_slice(&len.to_be_bytes());
+}
+
 fn put_text(buf: &mut BytesMut, text: &str) {
     let len = u32::try_from(text.len()).expect("a field is far below 4 GiB");
     buf.put_u32(len);
@@ -214,6 +271,8 @@ fn pg_micros(time: Micros) -> i64 {
     time.0.saturating_sub(PG_EPOCH_MICROS)
 }
 
+/// The type `numeric` in `pg_type`; the same in every server.
+const NUMERIC_OID: u32 = 1_700;
 const PG_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// What a row takes at most without its texts: fixed fields, and four numerics of [`NUMERIC_BYTES_MAX`].

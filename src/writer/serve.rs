@@ -20,6 +20,7 @@ use super::{
     feed::{Claim, Feed},
     link::{Connect, Link},
     shard::{Shard, is_committed},
+    takeover::Seam,
     transaction::{self, Failure},
 };
 use crate::store::{instruments::InstrumentId, table::Table, watermark::LaneId};
@@ -67,6 +68,12 @@ impl<C: Connect> Shard<C> {
                     self.settle(link, flight.await).await?;
                 }
                 self.register(link).await?;
+            }
+            if self.has_seam() {
+                if let Some(flight) = in_flight.take() {
+                    self.settle(link, flight.await).await?;
+                }
+                self.settle_seams(link).await?;
             }
             let pieces = self.numbered();
             let scratch = std::mem::take(&mut self.scratch);
@@ -137,14 +144,19 @@ impl<C: Connect> Shard<C> {
         }
     }
 
-    /// One chunk of each lane that has one.
+    /// One chunk of each lane that has one, beginning where the last full batch left off: a lane with much to catch up
+    /// on keeps no other waiting.
     fn pull_round(&mut self, now: Instant) -> bool {
         let mut any = false;
         let is_stopping = self.is_stopping();
-        for feed in &mut self.feeds {
+        let lanes = self.feeds.len();
+        let first = self.turn;
+        for at in (0..lanes).map(|nr| (first + nr) % lanes) {
             if self.building.is_full(&self.limits) {
+                self.turn = at;
                 break;
             }
+            let feed = &mut self.feeds[at];
             match feed.pull(self.chunk_rows_max, now, is_stopping || feed.is_leaving) {
                 Ok(Some(piece)) => {
                     self.building.push(piece, now);
@@ -180,7 +192,13 @@ impl<C: Connect> Shard<C> {
                 continue;
             }
             let lane_id = link.lane_id(venue, name, feed.lane.journal_id).await?;
-            feed.claimed(lane_id, &link.watermark(lane_id).await?);
+            let watermark = link.watermark(lane_id).await?;
+            let lost = feed.lane.progress.is_behind(watermark.next, watermark.rows_total + watermark.rejected);
+            let seam = match link.server() {
+                Some(server) => Seam::read(server, lane_id, &watermark, lost).await?,
+                None => None,
+            };
+            feed.claimed(lane_id, &watermark, seam);
         }
         self.publish();
         Ok(())
@@ -194,7 +212,7 @@ impl<C: Connect> Shard<C> {
                 // Everything committed: none of its chunks is under way.
                 Claim::Held(_) => feed.is_drained() && is_committed(&feed.lane),
                 Claim::Unclaimed => is_committed(&feed.lane),
-                Claim::Standby | Claim::Refused(_) => true,
+                Claim::Standby => true,
             };
             if feed.is_leaving && is_free {
                 if matches!(feed.claim, Claim::Held(_)) {
@@ -241,6 +259,24 @@ impl<C: Connect> Shard<C> {
             let symbols: Vec<_> = symbols.into_iter().collect();
             let numbers = link.instruments(venue, &symbols).await?;
             self.known.extend(symbols.into_iter().map(|symbol| (venue, symbol)).zip(numbers));
+        }
+        Ok(())
+    }
+
+    /// Whether the gathered chunks hold what other owners of their lanes may have written.
+    fn has_seam(&mut self) -> bool {
+        let is_known = self.knows_instruments();
+        assert!(is_known, "instruments are registered before rows are held against the database");
+        let feeds = &mut self.feeds;
+        self.building.pieces_mut().iter().any(|piece| feed_of(feeds, piece).has_seam_in(piece))
+    }
+
+    /// Leaves out what other owners wrote. Chunks lose rows here: when the connection fails they are read again.
+    async fn settle_seams(&mut self, link: &C::Link) -> Result<(), Failure> {
+        if let Some(server) = link.server() {
+            for piece in self.building.pieces_mut() {
+                feed_of(&mut self.feeds, piece).settle_seam(server, piece).await?;
+            }
         }
         Ok(())
     }

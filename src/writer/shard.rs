@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::Writer,
-    lane::Lane,
+    lane::{Ahead, Lane},
     metrics::WriterMetrics,
     store::{self, instruments::InstrumentId},
 };
@@ -45,6 +45,8 @@ pub(super) struct Shard<C> {
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: WriterMetrics,
     pub(super) feeds: Vec<Feed>,
+    /// The feed that is asked first for the next chunk.
+    pub(super) turn: usize,
     /// Chunks of the next batch.
     pub(super) building: Building,
     /// The batch being encoded; kept here so that a failure does not lose its chunks.
@@ -86,6 +88,7 @@ impl<C: Connect> Shard<C> {
             shared,
             metrics: WriterMetrics::new(index),
             feeds: Vec::new(),
+            turn: 0,
             building: Building::default(),
             encoder: None,
             scratch: Scratch::default(),
@@ -301,10 +304,19 @@ fn lane_state(feed: &Feed) -> LaneState {
     let (state, why) = match &feed.claim {
         Claim::Unclaimed => ("waiting", None),
         Claim::Standby => ("standby", None),
-        Claim::Held(_) => ("claimed", None),
-        Claim::Refused(why) => ("refused", Some(why.clone())),
+        Claim::Held(_) => match feed.lane.progress.ahead() {
+            None => ("claimed", None),
+            Some(ahead) => ("waiting", Some(behind(&feed.lane, ahead))),
+        },
     };
     LaneState { lane: feed.lane.name.clone(), state, why, behind_frames: feed.behind_frames() }
+}
+
+fn behind(lane: &Lane, ahead: Ahead) -> String {
+    let (next, appended) = (ahead.next, lane.progress.appended());
+    format!(
+        "the database has frames before {next} committed, the journal ends at {appended}; it is to go on from there"
+    )
 }
 
 pub(super) fn is_committed(lane: &Lane) -> bool {
@@ -313,7 +325,7 @@ pub(super) fn is_committed(lane: &Lane) -> bool {
 
 fn feed_is_idle(feed: &Feed) -> bool {
     match feed.claim {
-        Claim::Standby | Claim::Refused(_) => true,
+        Claim::Standby => true,
         Claim::Unclaimed | Claim::Held(_) => false,
     }
 }

@@ -33,9 +33,9 @@ pub struct ShardState {
 pub struct LaneState {
     /// Name of the lane.
     pub lane: String,
-    /// `claimed`, `standby`, `waiting` (for the database) or `refused`.
+    /// `claimed`, `standby` or `waiting` (for the database, or for a journal that is behind it).
     pub state: &'static str,
-    /// Why it is refused.
+    /// What is wrong with its journal.
     pub why: Option<String>,
     /// Frames by which it is behind while its journal is read; 0 on the live path.
     pub behind_frames: u64,

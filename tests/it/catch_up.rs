@@ -18,6 +18,7 @@ use tapeway::{
     replay::Replay,
     store, writer,
 };
+use tapeway_exchanges::conn::Conn;
 use tapeway_exchanges::{adapter::At, decoder::Decoder, ids::FramePos, input::Kind};
 use tokio::{sync::Notify, time::Instant};
 
@@ -65,7 +66,7 @@ impl Session {
         for _ in 0..frames / 50 {
             for _ in 0..50 {
                 let pos = self.journal.next();
-                let at = At { pos, received: received(pos.get()) };
+                let at = At { pos, received: received(pos.get()), conn: Conn::FIRST };
                 self.journal.append(Kind::Text, at.received, b"0").unwrap();
                 self.decoder.apply(at, Kind::Text, &mut b"0".to_vec());
             }

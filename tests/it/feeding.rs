@@ -17,6 +17,7 @@ use tapeway::{
 use tapeway_exchanges::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
     config::Limits,
+    conn::{Conn, Conns},
     error::FrameError,
     event::{Channel, Events, Flags, Level, Quote, Side, Trade},
     ids::{FramePos, Micros, Nanos, SymbolIx},
@@ -99,8 +100,12 @@ impl Adapter for Acme {
         Ok(())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
+    fn subscriptions(&self, _: Conn) -> &Subscriptions {
         &self.subscriptions
+    }
+
+    fn open(&self) -> Conns {
+        Conns::NONE
     }
 }
 
@@ -264,6 +269,25 @@ pub(crate) fn expected<'a>(lane: &str, chunks: impl IntoIterator<Item = &'a Even
                 tail(row.frame, row.flags)
             ));
         }
+        for row in &events.top_books {
+            let list = |side: &[(Decimal, Decimal)], of: fn(&(Decimal, Decimal)) -> Decimal| {
+                let texts: Vec<String> = side.iter().map(|level| of(level).to_string()).collect();
+                format!("{{{}}}", texts.join(","))
+            };
+            rows.push(format!(
+                "top|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}",
+                row.time.0,
+                name(row.symbol),
+                text(row.seq),
+                list(&row.bids, |level| level.0),
+                list(&row.bids, |level| level.1),
+                list(&row.asks, |level| level.0),
+                list(&row.asks, |level| level.1),
+                text(row.bids_exact.map(i64::from)),
+                text(row.asks_exact.map(i64::from)),
+                tail(row.frame, row.flags)
+            ));
+        }
         for row in &events.quotes {
             let side = |side: Option<(Decimal, Decimal)>| {
                 side.map_or_else(|| "|".to_owned(), |(price, qty)| format!("{price}|{qty}"))
@@ -300,6 +324,16 @@ pub(crate) fn stored(cluster: &Cluster, database: &str) -> Vec<String> {
         select("trade", "trades", &format!("price, qty, side, {}, {}", text("trade_id"), text("trade_ref"))),
         select("level", "book_deltas", &format!("side, price, qty, {}", text("seq"))),
         select("quote", "quotes", &numbers),
+        select(
+            "top",
+            "order_books",
+            &format!(
+                "{}, bid_prices::text, bid_qtys::text, ask_prices::text, ask_qtys::text, {}, {}",
+                text("seq"),
+                text("bids_exact"),
+                text("asks_exact")
+            ),
+        ),
     ]
     .join(" UNION ALL ");
     // Without statistics the planner takes loops that read a table once for every row of another.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 mod bench;
+mod book_at;
 mod catch_up;
 mod cluster;
 mod daemon;
@@ -15,4 +16,5 @@ mod proof;
 mod proxy;
 mod recordings;
 mod store;
+mod verify;
 mod writer;

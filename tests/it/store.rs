@@ -19,7 +19,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 fn with_policy(database: &Database, policy: TablePolicy) -> Database {
     let mut database = database.clone();
-    for table in ["trades", "book_deltas", "quotes"] {
+    for table in ["trades", "book_deltas", "quotes", "order_books"] {
         database.tables.insert(table.into(), policy);
     }
     database
@@ -92,7 +92,7 @@ fn old_sessions_and_rejects_are_dropped_and_gaps_never() {
             ["sessions", "rejects", "gaps"]
                 .map(|table| cluster.psql("audit", &format!("SELECT count(*) FROM audit.{table}")).trim().to_owned())
         };
-        let maintain = |database: &tapeway::config::Database| {
+        let maintain = |database: &Database| {
             block_on(async { store::policies::maintain(&connect(database).await, &capabilities, database).await })
                 .unwrap();
         };

@@ -15,6 +15,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tapeway_exchanges::conn::Conn;
 use tapeway_exchanges::{adapter::CloseReason, input::Kind, venue::VENUES};
 
 use crate::harness::{Input, Lane};
@@ -50,7 +51,7 @@ fn read(path: PathBuf) -> Capture {
 
 fn input(line: &Value) -> Input {
     let received = line["received"].as_i64().unwrap();
-    let json = |kind, value: &Value| Input { received, kind, bytes: value.to_string().into_bytes() };
+    let json = |kind, value: &Value| Input { received, conn: Conn::FIRST, kind, bytes: value.to_string().into_bytes() };
     if let Some(text) = line["text"].as_str() {
         Input::text(received, text)
     } else if let Some(http) = line["http"].as_object() {
@@ -62,7 +63,7 @@ fn input(line: &Value) -> Input {
         json(Kind::Plan, &line["plan"])
     } else {
         let reason: CloseReason = serde_json::from_value(line["close"].clone()).unwrap();
-        Input { received, kind: Kind::Close, bytes: serde_json::to_vec(&reason).unwrap() }
+        Input { received, conn: Conn::FIRST, kind: Kind::Close, bytes: serde_json::to_vec(&reason).unwrap() }
     }
 }
 

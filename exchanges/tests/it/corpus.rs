@@ -14,6 +14,7 @@ use serde_json::Value;
 use tapeway_exchanges::{
     adapter::At,
     book::Book,
+    conn::Conn,
     decoder::Decoder,
     event::{Events, Note, Side},
     ids::{FramePos, Nanos},
@@ -71,7 +72,7 @@ fn decode(venue: &str, connections: &BTreeMap<u64, Vec<(u64, Input)>>) -> Outcom
         decoder.log_books();
         let mut replicas = Replicas::default();
         for (line, input) in inputs {
-            let at = At { pos: decoder.next(), received: Nanos(input.received) };
+            let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::FIRST };
             decoder.apply(at, input.kind, &mut input.bytes.clone());
             let log = decoder.take_book_log();
             let events = decoder.swap_events(Events::default());
@@ -240,7 +241,7 @@ fn the_top_of_the_book_equals_the_venues_own_best_bid_and_ask() {
         let mut quotes = BTreeMap::new();
         let mut compared = 0;
         for (_, input) in read(&corpus, venue, name).remove(&0).unwrap() {
-            let at = At { pos: decoder.next(), received: Nanos(input.received) };
+            let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::FIRST };
             decoder.apply(at, input.kind, &mut input.bytes.clone());
             let log = decoder.take_book_log();
             let events = decoder.swap_events(Events::default());

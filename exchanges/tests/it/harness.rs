@@ -2,6 +2,7 @@
 
 use tapeway_exchanges::{
     adapter::{At, CloseKind, CloseReason, LanePlan},
+    conn::Conn,
     decoder::Decoder,
     event::{Channel, Events, Flags, Note, Side},
     ids::{FramePos, Nanos, SymbolIx},
@@ -14,31 +15,39 @@ use tapeway_exchanges::{
 pub(crate) struct Input {
     pub(crate) received: i64,
     pub(crate) kind: Kind,
+    pub(crate) conn: Conn,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Input {
     pub(crate) fn open(received: i64, plan: &LanePlan) -> Self {
-        Self { received, kind: Kind::Open, bytes: serde_json::to_vec(plan).unwrap() }
+        Self { received, conn: Conn::FIRST, kind: Kind::Open, bytes: serde_json::to_vec(plan).unwrap() }
     }
 
     pub(crate) fn plan(received: i64, plan: &LanePlan) -> Self {
-        Self { received, kind: Kind::Plan, bytes: serde_json::to_vec(plan).unwrap() }
+        Self { received, conn: Conn::FIRST, kind: Kind::Plan, bytes: serde_json::to_vec(plan).unwrap() }
     }
 
     pub(crate) fn text(received: i64, text: &str) -> Self {
-        Self { received, kind: Kind::Text, bytes: text.as_bytes().to_vec() }
+        Self { received, conn: Conn::FIRST, kind: Kind::Text, bytes: text.as_bytes().to_vec() }
     }
 
     pub(crate) fn http(received: i64, tag: &str, status: u16, body: &str) -> Self {
         let mut bytes = Vec::new();
         put_http(&mut bytes, tag, status, body.as_bytes());
-        Self { received, kind: Kind::Http, bytes }
+        Self { received, conn: Conn::FIRST, kind: Kind::Http, bytes }
     }
 
     pub(crate) fn close(received: i64, kind: CloseKind) -> Self {
         let reason = CloseReason { kind, detail: "as told".into() };
-        Self { received, kind: Kind::Close, bytes: serde_json::to_vec(&reason).unwrap() }
+        Self { received, conn: Conn::FIRST, kind: Kind::Close, bytes: serde_json::to_vec(&reason).unwrap() }
+    }
+}
+
+impl Input {
+    /// The same, of this connection.
+    pub(crate) fn of(self, conn: Conn) -> Self {
+        Self { conn, ..self }
     }
 }
 
@@ -55,17 +64,17 @@ impl Lane {
 
     /// Feeds one input; gives its events and actions as lines.
     pub(crate) fn feed(&mut self, input: &Input) -> Vec<String> {
-        let at = At { pos: self.decoder.next(), received: Nanos(input.received) };
+        let at = At { pos: self.decoder.next(), received: Nanos(input.received), conn: input.conn };
         self.decoder.apply(at, input.kind, &mut input.bytes.clone());
         let mut lines = render(&self.decoder.swap_events(Events::default()));
         let actions = self.decoder.actions();
-        lines.extend(actions.sends.iter().map(|text| format!("send {text}")));
+        lines.extend(actions.sends.iter().map(|(conn, text)| format!("send {}{text}", of(*conn))));
         for request in &actions.requests {
             let delay = request.delay.as_millis();
             lines.push(format!("get {} as {} weight {} after {delay} ms", request.path, request.tag, request.weight));
         }
-        if let Some(reason) = &actions.reconnect {
-            lines.push(format!("reconnect {} {}", reason.kind.name(), reason.detail));
+        for (conn, reason) in &actions.reconnects {
+            lines.push(format!("reconnect {}{} {}", of(*conn), reason.kind.name(), reason.detail));
         }
         actions.clear();
         lines
@@ -105,13 +114,14 @@ impl Lane {
     pub(crate) fn tick(&mut self) -> Vec<String> {
         let now = self.now();
         self.decoder.tick(Nanos(now));
-        std::mem::take(&mut self.decoder.actions().sends)
+        let sends = std::mem::take(&mut self.decoder.actions().sends);
+        sends.into_iter().map(|(conn, text)| format!("{}{text}", of(conn))).collect()
     }
 
     /// How a subscription stands.
     pub(crate) fn subscription(&self, channel: Channel, symbol: &str) -> String {
         let symbol = self.decoder.symbols().find(symbol).unwrap();
-        let list = self.decoder.subscriptions().list();
+        let list = self.decoder.subscriptions(Conn::FIRST).list();
         let entry = list.iter().find(|entry| entry.channel == channel && entry.symbol == symbol);
         entry.map_or_else(|| "none".into(), |entry| format!("{:?}", entry.state))
     }
@@ -136,6 +146,7 @@ pub(crate) fn plan(venue: &str, symbols: &[&str]) -> LanePlan {
         symbols: symbols.iter().map(|symbol| (*symbol).into()).collect(),
         channels: spec(venue).channels.to_vec(),
         book_depth: None,
+        order_books: None,
     }
 }
 
@@ -235,4 +246,9 @@ pub(crate) fn render(events: &Events) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What marks an action of the second connection.
+fn of(conn: Conn) -> &'static str {
+    if conn == Conn::FIRST { "" } else { "(1) " }
 }

@@ -16,3 +16,5 @@ mod panics;
 mod purity;
 mod resume;
 mod robustness;
+mod top_books;
+mod twins;

@@ -4,6 +4,7 @@
 use serde_json::Value;
 use tapeway_exchanges::{
     adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    conn::{Conn, Conns},
     decoder::{Decoder, StateError},
     error::FrameError,
     event::Events,
@@ -56,7 +57,7 @@ impl Adapter for Poisoned {
     }
 
     fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
-        actions.sends.push("half of something".into());
+        actions.sends.push((Conn::FIRST, "half of something".into()));
         assert!(now.0 != 13, "a tick that panics");
     }
 
@@ -70,8 +71,12 @@ impl Adapter for Poisoned {
         self.inner.restore(state["inner"].take())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
-        self.inner.subscriptions()
+    fn subscriptions(&self, conn: Conn) -> &Subscriptions {
+        self.inner.subscriptions(conn)
+    }
+
+    fn open(&self) -> Conns {
+        self.inner.open()
     }
 }
 
@@ -108,7 +113,7 @@ fn inputs() -> Vec<Input> {
 }
 
 fn apply(decoder: &mut Decoder, input: &Input) -> Vec<String> {
-    let at = At { pos: decoder.next(), received: Nanos(input.received) };
+    let at = At { pos: decoder.next(), received: Nanos(input.received), conn: Conn::FIRST };
     decoder.apply(at, input.kind, &mut input.bytes.clone());
     render(&decoder.swap_events(Events::default()))
 }
@@ -120,7 +125,7 @@ fn a_panic_is_a_reject_a_gap_and_a_reconnect_and_the_lane_goes_on() {
     let mut found = Vec::new();
     for (index, input) in inputs().iter().enumerate() {
         found.push(apply(&mut decoder, input));
-        if let Some(reason) = decoder.actions().reconnect.take() {
+        for (_, reason) in decoder.actions().reconnects.drain(..) {
             reconnects.push((index, reason.kind, reason.detail));
         }
         decoder.actions().clear();
@@ -175,7 +180,8 @@ fn a_panic_on_a_tick_sends_nothing_and_asks_for_a_new_connection() {
     let before = decoder.state();
     decoder.tick(Nanos(13));
     assert!(decoder.actions().sends.is_empty());
-    assert!(decoder.actions().reconnect.as_ref().unwrap().detail.contains("a tick that panics"));
+    let [(conn, reason)] = &decoder.actions().reconnects[..] else { panic!("{:?}", decoder.actions()) };
+    assert!(*conn == Conn::FIRST && reason.detail.contains("a tick that panics"), "{reason:?}");
     assert_eq!(decoder.state(), before);
 }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 fn apply(decoder: &mut Decoder, input: &Input) -> Vec<String> {
-    let at = At { pos: decoder.next(), received: Nanos(input.received) };
+    let at = At { pos: decoder.next(), received: Nanos(input.received), conn: input.conn };
     decoder.apply(at, input.kind, &mut input.bytes.clone());
     decoder.actions().clear();
     render(&decoder.swap_events(Events::default()))

@@ -56,7 +56,7 @@ proptest! {
     fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         for spec in VENUES {
             let mut lane = Lane::new(spec.name);
-            let text = Input { received: 1, kind: tapeway_exchanges::input::Kind::Text, bytes: bytes.clone() };
+            let text = Input { received: 1, conn: tapeway_exchanges::conn::Conn::FIRST, kind: tapeway_exchanges::input::Kind::Text, bytes: bytes.clone() };
             lane.feed(&text);
             lane.feed(&Input { kind: tapeway_exchanges::input::Kind::Http, ..text });
         }

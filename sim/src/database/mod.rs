@@ -87,7 +87,7 @@ struct World {
 }
 
 /// What happened so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
     /// Transactions committed.
     pub commits: u64,
@@ -119,6 +119,7 @@ struct Transaction {
     sessions: Vec<((i32, i64), Session)>,
     rejects: Vec<Reject>,
     gaps: Vec<((i32, i64, i32), Gap)>,
+    lost: Vec<(i32, i64)>,
     ends: Vec<((i32, i64, i32), End)>,
     marks: Vec<Moved>,
 }
@@ -291,6 +292,14 @@ impl World {
         state.rejects.extend(transaction.rejects);
         for (key, gap) in transaction.gaps {
             state.gaps.entry(key).or_insert(gap);
+        }
+        for (lane, end) in transaction.lost {
+            for (_, gap) in state.gaps.range_mut((lane, i64::MIN, i32::MIN)..(lane, end, i32::MIN)) {
+                if gap.state == "open" {
+                    gap.state = "unhealable".into();
+                    gap.detail = Some(END_LOST.into());
+                }
+            }
         }
         for (key, end) in transaction.ends {
             let Some(gap) = state.gaps.get_mut(&key) else { continue };
@@ -477,7 +486,7 @@ impl SimLink {
 }
 
 impl Link for SimLink {
-    fn widths(&self) -> Option<[i64; 3]> {
+    fn widths(&self) -> Option<[i64; Table::COUNT]> {
         None
     }
 
@@ -542,7 +551,8 @@ impl Link for SimLink {
             next: FramePos::new(mark.next),
             rows_total: mark.rows,
             rejected: mark.rejected,
-            elsewhere: elsewhere.filter(|time| Some(*time) > mark.received),
+            last_received: mark.received,
+            elsewhere,
         })
     }
 
@@ -619,7 +629,7 @@ impl Link for SimLink {
 
     async fn notes(&self, notes: &Notes) -> Result<(), store::Error> {
         self.step("write notes").await?;
-        let Notes { sessions, rejects, gaps, ends } = notes;
+        let Notes { sessions, rejects, gaps, ends, lost } = notes;
         self.with("write notes", |world, transaction| {
             for at in 0..sessions.lane.len() {
                 let session =
@@ -649,6 +659,7 @@ impl Link for SimLink {
                 };
                 transaction.gaps.push(((gaps.lane[at], gaps.pos[at], gaps.ordinal[at]), gap));
             }
+            transaction.lost.extend(lost.lane.iter().copied().zip(lost.end.iter().copied()));
             for at in 0..ends.lane.len() {
                 let end = End {
                     state: ends.state[at].into(),
@@ -765,5 +776,7 @@ fn refused(doing: &'static str, code: SqlState, what: &str) -> store::Error {
     store::Error::Refused { doing, code, what: what.into() }
 }
 
+/// What is said of a gap whose end is in frames that are lost.
+pub const END_LOST: &str = "its end is in frames that are no longer in the journal";
 /// How long the server's silence is borne.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 //! Binary COPY read back to rows: the encoder's counterpart, written from PostgreSQL's documentation of the format.
 
 use tapeway::store::table::Table;
-use tapeway_exchanges::event::{Level, Quote, Trade};
+use tapeway_exchanges::event::{Level, Quote, TopBook, Trade};
 
 /// A number as text would have it: digits and how many of them are behind the dot.
 pub type Number = (i128, u32);
@@ -86,6 +86,60 @@ impl Row {
             flags: quote.flags.0.cast_signed(),
         }
     }
+
+    /// What a whole book should be stored as: its lists and counts as one text, in the order of the columns.
+    #[must_use]
+    pub fn of_top_book(book: &TopBook, instrument: i32, received: i64) -> Self {
+        let mut text = String::new();
+        for side in [&book.bids, &book.asks] {
+            text += &list(side.iter().map(|level| number(level.0)));
+            text += &list(side.iter().map(|level| number(level.1)));
+        }
+        for count in [book.bids_exact, book.asks_exact] {
+            text += &exact(count.map(u32::cast_signed));
+        }
+        Self {
+            instrument,
+            time: book.time.0,
+            received,
+            side: None,
+            numbers: [None; 4],
+            id: book.seq,
+            text: Some(text),
+            flags: book.flags.0.cast_signed(),
+        }
+    }
+}
+
+/// A list of numbers as one text.
+fn list(numbers: impl Iterator<Item = Number>) -> String {
+    numbers.map(|(mantissa, scale)| format!("{mantissa}e-{scale} ")).collect::<String>() + "/"
+}
+
+/// How many levels are exact, as text.
+fn exact(count: Option<i32>) -> String {
+    count.map_or_else(|| "all/".into(), |count| format!("{count}/"))
+}
+
+/// Reads a `numeric[]` of at most one dimension.
+fn numerics(field: &[u8]) -> Result<String, String> {
+    let mut input = Input { bytes: field, at: 0 };
+    let dimensions = int(input.take(4)?)?;
+    let (nulls, oid) = (int(input.take(4)?)?, int(input.take(4)?)?);
+    if nulls != 0 || oid != 1_700 || !(0..=1).contains(&dimensions) {
+        return Err(format!("no list of numbers: {dimensions} dimensions, nulls {nulls}, type {oid}"));
+    }
+    let mut numbers = Vec::new();
+    if dimensions == 1 {
+        let (count, first) = (int(input.take(4)?)?, int(input.take(4)?)?);
+        if first != 1 {
+            return Err(format!("a list that begins at {first}"));
+        }
+        for _ in 0..count {
+            numbers.push(numeric(input.field()?.ok_or("a null in a list")?)?);
+        }
+    }
+    if input.at == field.len() { Ok(list(numbers.into_iter())) } else { Err("bytes after a list".into()) }
 }
 
 fn number(value: rust_decimal::Decimal) -> Number {
@@ -123,7 +177,13 @@ fn row(table: Table, input: &mut Input<'_>) -> Result<Placed, String> {
     let (mut time, mut received, mut instrument, mut side, mut id, mut text, mut flags) =
         (None, None, None, None, None, None, None);
     for column in table.columns() {
-        let Some(field) = input.field()? else { continue };
+        let field = input.field()?;
+        if matches!(*column, "bids_exact" | "asks_exact") {
+            let text: &mut String = text.get_or_insert_default();
+            text.push_str(&exact(field.map(int).transpose()?));
+            continue;
+        }
+        let Some(field) = field else { continue };
         match *column {
             "time" => time = Some(long(field)? + EPOCH_MICROS),
             "recv_time" => received = Some(long(field)? + EPOCH_MICROS),
@@ -134,6 +194,10 @@ fn row(table: Table, input: &mut Input<'_>) -> Result<Placed, String> {
             "ask_qty" => numbers[3] = Some(numeric(field)?),
             "side" => side = Some(short(field)?),
             "trade_id" | "seq" => id = Some(long(field)?),
+            "bid_prices" | "bid_qtys" | "ask_prices" | "ask_qtys" => {
+                let text: &mut String = text.get_or_insert_default();
+                text.push_str(&numerics(field)?);
+            }
             "trade_ref" => text = Some(String::from_utf8(field.to_vec()).map_err(|error| error.to_string())?),
             "flags" => flags = Some(short(field)?),
             "lane_id" => lane = Some(int(field)?),

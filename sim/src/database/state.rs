@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
+use tapeway::store::table::Table;
+
 use super::rows::Row;
 
 /// Everything committed.
@@ -13,8 +15,8 @@ pub struct State {
     pub watermarks: BTreeMap<i32, Mark>,
     /// `market_data.instruments`.
     pub instruments: BTreeMap<(String, String), i32>,
-    /// Rows of the event tables by lane and frame: trades, book levels, quotes.
-    pub rows: BTreeMap<(i32, u64), [Vec<Row>; 3]>,
+    /// Rows of the event tables by lane and frame: trades, book levels, quotes, whole books.
+    pub rows: BTreeMap<(i32, u64), [Vec<Row>; Table::COUNT]>,
     /// `audit.sessions`.
     pub sessions: BTreeMap<(i32, i64), Session>,
     /// `audit.rejects`.

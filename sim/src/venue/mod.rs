@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tapeway_exchanges::{
     adapter::LanePlan,
     event,
+    top_book::OrderBooks,
     venue::{self, VenueSpec},
 };
 
@@ -177,6 +178,7 @@ impl Venue {
             symbols: self.symbols.iter().map(|symbol| symbol.name.to_owned()).collect(),
             channels,
             book_depth: depth,
+            order_books: Some(OrderBooks { every_ms: 1_000, depth: 5 }),
         }
     }
 
@@ -221,6 +223,16 @@ impl Venue {
         for (channel, text) in frames {
             if self.is_subscribed(index, channel) {
                 self.deliver(index, channel, text);
+            }
+        }
+    }
+
+    /// Moves every market by at least one trade and one change of its book.
+    pub fn show(&mut self) {
+        for index in 0..self.symbols.len() {
+            let before = (self.symbols[index].trades.len(), self.symbols[index].messages.len());
+            while self.symbols[index].trades.len() == before.0 || self.symbols[index].messages.len() == before.1 {
+                self.step(index);
             }
         }
     }

@@ -21,6 +21,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use tapeway_exchanges::{
+    conn::Conn,
     ids::FramePos,
     input::{Kind, split_http},
 };
@@ -89,12 +90,18 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Stop> {
     let mut out = BufWriter::with_capacity(OUTPUT_BYTES, stdout().lock());
     let mut reader = Reader::open(dir, from)?;
     let mut opens: u64 = 0;
+    // The number that each of the lane's connections has in the dump.
+    let mut numbers = [0; Conn::ALL.len()];
     loop {
         match reader.next_before(to) {
             Ok(Some(record)) if record.pos < from => {}
             Ok(Some(record)) => {
-                opens += u64::from(record.kind == Kind::Open);
-                put(&mut out, args.format, record, opens.saturating_sub(1))?;
+                if record.kind == Kind::Open {
+                    numbers[record.conn.index()] = opens;
+                    opens += 1;
+                }
+                let number = numbers[record.conn.index()];
+                put(&mut out, args.format, record, number)?;
             }
             Ok(None) => break,
             Err(Error::Hole(hole)) => {
@@ -124,11 +131,12 @@ fn range(dir: &Path) -> Result<Option<(FramePos, FramePos)>, Stop> {
 }
 
 fn put(out: &mut impl Write, format: Format, record: Record<'_>, conn: u64) -> Result<(), Stop> {
-    let Record { pos, received, kind, bytes } = record;
+    let Record { pos, received, kind, conn: of, bytes } = record;
     let mut line = match format {
         Format::Ndjson => {
             let (pos, received_ns, kind) = (Some(pos), Some(received.0), Some(kind.name()));
-            Line { pos, received_ns, kind, ..Line::default() }
+            let conn = (of != Conn::FIRST).then(|| of.number().into());
+            Line { pos, received_ns, kind, conn, ..Line::default() }
         }
         Format::Corpus => {
             let (dir, note) = match kind {

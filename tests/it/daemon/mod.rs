@@ -15,6 +15,7 @@ mod standby;
 mod stopping;
 mod subscriptions;
 mod tls;
+mod twins;
 mod world;
 
 /// Resident bytes of a process.

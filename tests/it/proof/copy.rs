@@ -7,7 +7,7 @@ use std::{
 };
 
 use rust_decimal::Decimal;
-use tapeway_exchanges::event::{Events, Level, Quote, Trade};
+use tapeway_exchanges::event::{Events, Level, Quote, TopBook, Trade};
 
 use crate::cluster::Cluster;
 
@@ -17,6 +17,7 @@ pub(super) enum Shape {
     Trades,
     Levels,
     Quotes,
+    TopBooks,
 }
 
 /// How a column is compared.
@@ -24,6 +25,7 @@ pub(super) enum Shape {
 enum Column {
     Bytes,
     Number,
+    Numbers,
 }
 
 /// A row: where it belongs, and all its columns in one form.
@@ -48,7 +50,7 @@ impl Row<'_> {
 }
 
 impl Shape {
-    pub(super) const ALL: [Self; 3] = [Self::Trades, Self::Levels, Self::Quotes];
+    pub(super) const ALL: [Self; 4] = [Self::Trades, Self::Levels, Self::Quotes, Self::TopBooks];
 
     /// What its rows' texts begin with.
     pub(super) const fn letter(self) -> char {
@@ -56,6 +58,7 @@ impl Shape {
             Self::Trades => 't',
             Self::Levels => 'l',
             Self::Quotes => 'q',
+            Self::TopBooks => 'b',
         }
     }
 
@@ -74,15 +77,23 @@ impl Shape {
                      frame_pos
                  FROM market_data.quotes"
             }
+            Self::TopBooks => {
+                "SELECT time, recv_time, instrument_id, seq, bid_prices, bid_qtys, ask_prices, ask_qtys, bids_exact,
+                     asks_exact, flags, lane_id, frame_pos
+                 FROM market_data.order_books"
+            }
         }
     }
 
     const fn columns(self) -> &'static [Column] {
-        use Column::{Bytes, Number};
+        use Column::{Bytes, Number, Numbers};
         match self {
             Self::Trades => &[Bytes, Bytes, Bytes, Number, Number, Bytes, Bytes, Bytes, Bytes, Bytes, Bytes],
             Self::Levels => &[Bytes, Bytes, Bytes, Bytes, Number, Number, Bytes, Bytes, Bytes, Bytes],
             Self::Quotes => &[Bytes, Bytes, Bytes, Number, Number, Number, Number, Bytes, Bytes, Bytes, Bytes],
+            Self::TopBooks => {
+                &[Bytes, Bytes, Bytes, Bytes, Numbers, Numbers, Numbers, Numbers, Bytes, Bytes, Bytes, Bytes, Bytes]
+            }
         }
     }
 }
@@ -117,6 +128,7 @@ pub(super) fn each_row(cluster: &Cluster, database: &str, shape: Shape, mut each
                         let (mantissa, scale) = number(&field);
                         put_number(&mut bytes, mantissa, scale);
                     }
+                    Column::Numbers => put_numbers(&mut bytes, &field),
                 }
                 if nr + 2 == columns.len() {
                     lane = i32::from_be_bytes(field.as_slice().try_into().unwrap());
@@ -175,6 +187,25 @@ pub(super) fn each_row_of(chunk: &Events, lane: i32, instruments: &[i32], mut ea
         put_id(&mut bytes, *seq);
         tail(&mut bytes, Shape::Quotes, flags.0, *frame);
     }
+    for TopBook { frame, symbol, flags, time, seq, bids, asks, bids_exact, asks_exact } in &chunk.top_books {
+        head(&mut bytes, time.0, *frame, symbol.0);
+        put_id(&mut bytes, *seq);
+        for side in [bids, asks] {
+            for column in [0, 1] {
+                bytes.extend_from_slice(&u32::try_from(side.len()).unwrap().to_be_bytes());
+                for level in side {
+                    put_decimal(&mut bytes, Some([level.0, level.1][column]));
+                }
+            }
+        }
+        for exact in [bids_exact, asks_exact] {
+            match exact {
+                Some(exact) => put_bytes(&mut bytes, &exact.to_be_bytes()),
+                None => put_null(&mut bytes),
+            }
+        }
+        tail(&mut bytes, Shape::TopBooks, flags.0, *frame);
+    }
 }
 
 /// A NUMERIC as the server sends it: digits of base 10,000, the first one's power, sign, digits after the point.
@@ -228,6 +259,26 @@ fn put_decimal(bytes: &mut Vec<u8>, number: Option<Decimal>) {
         Some(number) => put_number(bytes, number.mantissa(), number.scale()),
         None => put_null(bytes),
     }
+}
+
+/// Of an array of numbers: how many, and each. `field`: dimensions, nulls, type, and of one dimension its length and
+/// first index.
+fn put_numbers(bytes: &mut Vec<u8>, field: &[u8]) {
+    let mut field = field;
+    let [dimensions, nulls, oid] = std::array::from_fn(|_| u32::from_be_bytes(take(&mut field)));
+    assert!(dimensions <= 1 && nulls == 0 && oid == 1_700, "no list of numbers: {dimensions} {nulls} {oid}");
+    let count = if dimensions == 0 { 0 } else { u32::from_be_bytes(take(&mut field)) };
+    if dimensions > 0 {
+        assert_eq!(u32::from_be_bytes(take(&mut field)), 1);
+    }
+    bytes.extend_from_slice(&count.to_be_bytes());
+    for _ in 0..count {
+        let len = usize::try_from(u32::from_be_bytes(take(&mut field))).unwrap();
+        let (mantissa, scale) = number(&field[..len]);
+        put_number(bytes, mantissa, scale);
+        field = &field[len..];
+    }
+    assert!(field.is_empty());
 }
 
 fn put_id(bytes: &mut Vec<u8>, id: Option<i64>) {

@@ -20,7 +20,7 @@ use tapeway::{
     replay::Replay,
 };
 use tapeway_exchanges::{
-    event::{Events, Level, Quote, Trade},
+    event::{Events, Level, Quote, TopBook, Trade},
     ids::{FramePos, SymbolIx},
     venue,
 };
@@ -283,6 +283,16 @@ fn each_text(lane: &str, chunk: &Events, each: &mut impl FnMut(FramePos, String)
         };
         each(chunk.pos(*frame), format!("{head}|{}|{}|{}|{seq}|{}", time.0, pair(bid), pair(ask), flags.0));
     }
+    for TopBook { frame, symbol, flags, time, seq, bids, asks, bids_exact, asks_exact } in &chunk.top_books {
+        let (head, seq) = (head('b', *frame, *symbol), id(*seq));
+        let exact = [bids_exact, asks_exact].map(|exact| id(exact.map(i64::from))).join("|");
+        let lists = [bids, asks].map(|side| {
+            let (prices, qtys): (Vec<_>, Vec<_>) =
+                side.iter().map(|(price, qty)| (price.to_string(), qty.to_string())).unzip();
+            format!("{{{}}}|{{{}}}", prices.join(","), qtys.join(","))
+        });
+        each(chunk.pos(*frame), format!("{head}|{}|{seq}|{}|{exact}|{}", time.0, lists.join("|"), flags.0));
+    }
 }
 
 const fn query(shape: Shape) -> &'static str {
@@ -306,6 +316,14 @@ const fn query(shape: Shape) -> &'static str {
                  coalesce(bid_qty::text, ''), coalesce(ask_price::text, ''), coalesce(ask_qty::text, ''),
                  coalesce(seq::text, ''), flags)
              FROM market_data.quotes JOIN market_data.instruments i USING (instrument_id)
+             JOIN audit.lanes l USING (lane_id)"
+        }
+        Shape::TopBooks => {
+            "SELECT concat_ws('|', 'b', l.name, frame_pos, (extract(epoch FROM recv_time) * 1000000)::bigint, i.symbol,
+                 (extract(epoch FROM time) * 1000000)::bigint, coalesce(seq::text, ''), bid_prices::text,
+                 bid_qtys::text, ask_prices::text, ask_qtys::text, coalesce(bids_exact::text, ''),
+                 coalesce(asks_exact::text, ''), flags)
+             FROM market_data.order_books JOIN market_data.instruments i USING (instrument_id)
              JOIN audit.lanes l USING (lane_id)"
         }
     }

@@ -11,16 +11,29 @@
 //!
 //! The chain of deltas is followed in every state, so that a stretch missing while the book is not live is
 //! named too. The frame that reveals a gap is the new baseline.
+//!
+//! With two connections there is still one chain:
+//!
+//! ```text
+//! ends at or before the last id     dropped: the other connection had it
+//! continues the chain               applied, whichever connection it came from
+//! reaches over the last id, or      held, while an open connection may still bring what continues the chain: one that
+//! begins beyond it                  has delivered nothing beyond the last id, or too little is held to know
+//! nobody can bring it any more      the one that reaches over is applied whole (quantities are absolute); else it is a
+//!                                   gap up to the one that begins first
+//! ```
 
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::{Flavor, wire::DepthWire};
 use crate::{
     adapter::{At, Outbox},
+    conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Flags, Side},
     gaps::{OpenGaps, Resync, Span},
-    ids::{Micros, SymbolIx},
+    ids::{Micros, Nanos, SymbolIx},
     json::View,
     levels::LevelHead,
     replica::Role,
@@ -31,7 +44,7 @@ use crate::{
 /// How one instrument's book stands.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub(super) struct BookState {
-    /// Last update id of this connection; `None` before its first delta.
+    /// Last update id of the chain; `None` before the first delta since a connection was opened.
     last: Option<i64>,
     /// Id that the unbroken run of deltas up to `last` begins behind: a snapshot at or after it joins.
     run_from: Option<i64>,
@@ -43,6 +56,30 @@ pub(super) struct BookState {
     /// Time of the last delta or snapshot.
     time: Option<Micros>,
     gaps: OpenGaps,
+    /// Last update id that each open connection has delivered.
+    #[serde(default)]
+    reach: PerConn<Option<i64>>,
+    /// Deltas that do not continue the chain, and may when the other connection has delivered; in no order.
+    #[serde(default)]
+    held: Vec<Held>,
+}
+
+/// A delta that waits.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+struct Held {
+    previous: i64,
+    last_id: i64,
+    time: Option<Micros>,
+    levels: Vec<(Side, Decimal, Decimal)>,
+}
+
+/// What all of a delta but its levels says.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    previous: i64,
+    last_id: i64,
+    time: Option<Micros>,
+    received: Nanos,
 }
 
 /// What a book needs next.
@@ -55,7 +92,7 @@ pub(super) enum Next {
 }
 
 impl BookState {
-    /// Takes in a delta. Emits its levels, unless it is stale, and the gap it reveals.
+    /// Takes in a delta. Emits its levels, unless it is stale or waits, and the gap it reveals.
     ///
     /// # Errors
     ///
@@ -64,6 +101,7 @@ impl BookState {
     pub(super) fn on_delta(
         &mut self,
         at: At,
+        via: Via,
         flavor: Flavor,
         symbol: SymbolIx,
         delta: &DepthWire<'_, '_>,
@@ -71,47 +109,136 @@ impl BookState {
     ) -> Result<Next, FrameError> {
         let DepthWire { first_id, last_id, .. } = *delta;
         let previous = flavor.previous_id(delta)?;
+        let step = self.step(via.conn, flavor, (previous, first_id, last_id));
+        if step == Step::Stale {
+            out.repeats.dropped += 1;
+            self.reach[via.conn] = self.reach[via.conn].max(Some(last_id));
+            out.finish_book(out.level_mark(), symbol, Role::Stale, Some(last_id), None);
+            return Ok(if self.held.is_empty() {
+                Next::Nothing
+            } else {
+                self.resolve(at.received, via.open, flavor, symbol, out)
+            });
+        }
+        let head = Head { previous, last_id, time: delta.fields.time(), received: at.received };
+        let is_last_beyond = self.last.is_some_and(|last| previous != last);
+        if is_last_beyond && (self.may_come(via.others()) || !self.held.is_empty()) {
+            self.hold(head, symbol, delta, out)?;
+            self.reach[via.conn] = self.reach[via.conn].max(Some(last_id));
+            return Ok(self.resolve(at.received, via.open, flavor, symbol, out));
+        }
+        let mark = out.level_mark();
+        push_levels(self.head(flavor, symbol, head, step), delta, mark, out)?;
+        let mut next = self.take(symbol, head, step, mark, out);
+        self.reach[via.conn] = self.reach[via.conn].max(Some(last_id));
+        if !self.held.is_empty() && self.resolve(at.received, via.open, flavor, symbol, out) == Next::Snapshot {
+            next = Next::Snapshot;
+        }
+        Ok(next)
+    }
+
+    /// How a delta follows the chain.
+    fn step(&self, conn: Conn, flavor: Flavor, (previous, first_id, last_id): (i64, i64, i64)) -> Step {
         let step = match flavor {
             Flavor::Spot => range(self.last, first_id, last_id),
             Flavor::Usdm | Flavor::Coinm => link(self.last, previous, last_id),
         };
-        let step = match (step, self.live) {
+        let is_own = self.reach[conn] == self.last;
+        match (step, self.live) {
             // The snapshot came before the connection's first delta: the delta must join it.
             (Step::First, Some(snapshot)) if previous > snapshot => {
                 Step::Gap(Missing::between(snapshot.saturating_add(1), previous))
             }
+            // It names an id before the last one, which came by the other connection: it reaches over that.
+            (Step::Gap(_), _) if !is_own && self.last.is_some_and(|last| previous < last) => Step::Next,
             _ => step,
-        };
-        if step == Step::Stale {
-            out.finish_book(out.level_mark(), symbol, Role::Stale, Some(last_id), None);
-            return Ok(Next::Nothing);
         }
-        let is_live = !matches!(step, Step::Gap(_)) && self.live.is_some_and(|id| last_id >= flavor.keeps_from(id));
-        let flags = if is_live { Flags::NONE } else { Flags::AFTER_GAP };
-        let venue_time = delta.fields.time();
-        let head = LevelHead::new(at, symbol, Some(last_id), venue_time, flags);
+    }
+
+    /// Whether one of these connections may bring what continues the chain: it has delivered nothing beyond it.
+    fn may_come(&self, open: Conns) -> bool {
+        open.iter().any(|conn| self.reach[conn] <= self.last) && self.held.len() < HELD_MAX
+    }
+
+    fn hold(
+        &mut self,
+        head: Head,
+        symbol: SymbolIx,
+        delta: &DepthWire<'_, '_>,
+        out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        let Head { previous, last_id, time, received: _ } = head;
         let mark = out.level_mark();
-        let pushed = head.push_pairs(Side::Buy, "b", delta.fields.bid, out);
-        if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "a", delta.fields.ask, out)) {
-            out.drop_levels(mark);
-            return Err(error);
+        push_levels(level_head(symbol, head, Flags::NONE), delta, mark, out)?;
+        let levels = out.events.levels[mark..].iter().map(|level| (level.side, level.price, level.qty)).collect();
+        out.drop_levels(mark);
+        self.held.push(Held { previous, last_id, time, levels });
+        Ok(())
+    }
+
+    /// Applies what is held as far as it continues the chain, or nothing can come any more that does.
+    fn resolve(&mut self, received: Nanos, open: Conns, flavor: Flavor, symbol: SymbolIx, out: &mut Outbox) -> Next {
+        let mut next = Next::Nothing;
+        let mut is_filled = false;
+        while let Some(last) = self.last {
+            let before = self.held.len();
+            self.held.retain(|held| held.last_id > last);
+            out.repeats.dropped += (before - self.held.len()) as u64;
+            let exact = self.held.iter().position(|held| held.previous == last);
+            let at = match exact {
+                Some(at) => at,
+                None if self.may_come(open) => break,
+                // The one that reaches least back, or else begins first.
+                None => {
+                    let by_distance = |(_, held): &(usize, &Held)| (held.previous > last, held.previous.abs_diff(last));
+                    let Some((at, _)) = self.held.iter().enumerate().min_by_key(by_distance) else { break };
+                    at
+                }
+            };
+            let Held { previous, last_id, time, levels } = self.held.swap_remove(at);
+            let step = match previous > last {
+                true => Step::Gap(Missing::between(last.saturating_add(1), previous)),
+                false => Step::Next,
+            };
+            let head = Head { previous, last_id, time, received };
+            let rows = self.head(flavor, symbol, head, step);
+            let mark = out.level_mark();
+            levels.into_iter().for_each(|(side, price, qty)| rows.push(side, price, qty, out));
+            is_filled |= exact.is_some();
+            if self.take(symbol, head, step, mark, out) == Next::Snapshot {
+                next = Next::Snapshot;
+            }
         }
+        out.repeats.filled += u64::from(is_filled && next == Next::Nothing);
+        next
+    }
+
+    /// What the rows of a delta have in common.
+    fn head(&self, flavor: Flavor, symbol: SymbolIx, head: Head, step: Step) -> LevelHead {
+        let is_live =
+            !matches!(step, Step::Gap(_)) && self.live.is_some_and(|id| head.last_id >= flavor.keeps_from(id));
+        level_head(symbol, head, if is_live { Flags::NONE } else { Flags::AFTER_GAP })
+    }
+
+    /// Takes over a delta whose levels were pushed since `mark`.
+    fn take(&mut self, symbol: SymbolIx, head: Head, step: Step, mark: usize, out: &mut Outbox) -> Next {
+        let Head { previous, last_id, time, received: _ } = head;
         let mut next = Next::Nothing;
         match step {
-            Step::First => (self.run_from, self.run_since) = (Some(previous), venue_time),
+            Step::First => (self.run_from, self.run_since) = (Some(previous), time),
             Step::Next | Step::Stale => {}
             Step::Gap(missing) => {
-                let span = Span { since: self.time, until: venue_time };
+                let span = Span { since: self.time, until: time };
                 self.gaps.open(out, symbol, Cause::Sequence, missing, span);
                 self.live = None;
-                (self.run_from, self.run_since) = (Some(previous), venue_time);
+                (self.run_from, self.run_since) = (Some(previous), time);
                 next = Next::Snapshot;
             }
         }
         self.last = Some(last_id);
-        self.time = venue_time.or(self.time);
+        self.time = time.or(self.time);
         out.finish_book(mark, symbol, Role::Delta, Some(last_id), None);
-        Ok(next)
+        next
     }
 
     /// Takes in a snapshot. Emits its levels and the end of all open gaps if it joins the deltas seen.
@@ -137,7 +264,7 @@ impl BookState {
             return Ok(Next::Snapshot);
         }
         let venue_time = body.get("T").or_else(|| body.get("E")).and_then(View::int).and_then(epoch);
-        let head = LevelHead::new(at, symbol, Some(id), venue_time, Flags::SNAPSHOT);
+        let head = LevelHead::new(at.received, symbol, Some(id), venue_time, Flags::SNAPSHOT);
         let mark = out.level_mark();
         let pushed = head.push_pairs(Side::Buy, "bids", body.get("bids"), out);
         if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "asks", body.get("asks"), out)) {
@@ -154,8 +281,23 @@ impl BookState {
         Ok(Next::Nothing)
     }
 
-    /// The connection ended: what comes until a new snapshot joins a new connection's deltas is missing.
-    pub(super) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
+    /// A connection ended. What it alone would have brought is missing; when it was the last, so is what comes until a
+    /// new snapshot joins a new connection's deltas.
+    pub(super) fn on_close(
+        &mut self,
+        flavor: Flavor,
+        symbol: SymbolIx,
+        via: Via,
+        cause: Cause,
+        received: Nanos,
+        out: &mut Outbox,
+    ) -> Next {
+        self.reach[via.conn] = None;
+        let left = via.others();
+        let next = self.resolve(received, left, flavor, symbol, out);
+        if !left.is_empty() {
+            return next;
+        }
         if self.last.is_some() || self.live.is_some() {
             let first = self.last.or(self.live).map(|last| last.saturating_add(1));
             let span = Span { since: self.time, until: None };
@@ -164,6 +306,7 @@ impl BookState {
         self.last = None;
         (self.run_from, self.run_since) = (None, None);
         self.live = None;
+        Next::Nothing
     }
 
     /// The book is no longer recorded: nothing of it is missed from here on.
@@ -176,3 +319,15 @@ impl BookState {
         self.live.is_some()
     }
 }
+
+fn level_head(symbol: SymbolIx, head: Head, flags: Flags) -> LevelHead {
+    LevelHead::new(head.received, symbol, Some(head.last_id), head.time, flags)
+}
+
+fn push_levels(head: LevelHead, delta: &DepthWire<'_, '_>, mark: usize, out: &mut Outbox) -> Result<(), FrameError> {
+    let pushed = head.push_pairs(Side::Buy, "b", delta.fields.bid, out);
+    pushed.and_then(|()| head.push_pairs(Side::Sell, "a", delta.fields.ask, out)).inspect_err(|_| out.drop_levels(mark))
+}
+
+/// Deltas of one book that wait for the other connection; when there are so many, it is waited for no more.
+const HELD_MAX: usize = 64;

@@ -13,10 +13,12 @@ use crate::{
     backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
     by_symbol::BySymbol,
     config::Limits,
+    conn::{Conn, Conns, PerConn, Via},
     error::{FrameError, head},
     event::{Cause, Channel, Flags, Quote, Side, Trade},
     ids::{Nanos, SymbolIx},
     json::Json,
+    lane_conns::LaneConns,
     metadata::Source,
     number,
     plan::{has, has_book, spread, streams_of},
@@ -176,17 +178,17 @@ struct Binance {
     flavor: Flavor,
     json: Json,
     lane: Lane,
-    requests: subscribe::Requests,
+    requests: PerConn<subscribe::Requests>,
     snapshots: snapshot::Snapshots,
     backfills: Backfills,
-    subscriptions: Subscriptions,
+    subscriptions: PerConn<Subscriptions>,
 }
 
 /// Everything later events depend on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lane {
-    /// The plan of the connection that is open, as far as we know.
-    plan: Option<LanePlan>,
+    #[serde(flatten)]
+    conns: LaneConns,
     markets: BySymbol<Market>,
 }
 
@@ -195,6 +197,9 @@ struct Lane {
 struct Market {
     book: BookState,
     trades: TradeIds,
+    /// Update id of the last quote.
+    #[serde(default)]
+    quoted: Option<i64>,
     /// Trades come as aggregates (a recording without `@trade`): ids are the aggregates'.
     is_aggregate: bool,
     #[serde(default)]
@@ -207,33 +212,42 @@ impl Binance {
             flavor,
             json: Json::new(),
             lane: Lane::default(),
-            requests: subscribe::Requests::default(),
+            requests: PerConn::default(),
             snapshots: snapshot::Snapshots::default(),
             backfills: Backfills::default(),
-            subscriptions: Subscriptions::default(),
+            subscriptions: PerConn::default(),
         }
     }
 
-    /// The connection is gone: books are not whole any more, trades go on by their ids.
-    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
-        for (symbol, market) in self.lane.markets.iter_mut() {
-            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
-                market.book.on_close(symbol, cause, out);
-            } else {
+    /// A connection is gone. When it was the last, books are not whole any more; trades go on by their ids.
+    fn interrupt(&mut self, at: At, conn: Conn, cause: Cause, out: &mut Outbox) {
+        let via = self.lane.conns.via(conn);
+        let is_last = via.others().is_empty();
+        let Self { flavor, lane, snapshots, .. } = self;
+        for (symbol, market) in lane.markets.iter_mut() {
+            let is_recorded = has_book(lane.conns.plan.as_ref(), out.name(symbol));
+            if !is_recorded {
                 market.book.on_end(symbol, out);
+            } else if market.book.on_close(*flavor, symbol, via, cause, at.received, out) == Next::Snapshot {
+                snapshots.want(*flavor, symbol, &out.symbols, &mut out.actions);
             }
-            market.trades.interrupt(cause);
-            market.quotes.on_close(out, symbol, Channel::Quotes, cause);
+            market.trades.interrupt(out, symbol, via, cause);
+            if is_last {
+                market.quoted = None;
+                market.quotes.on_close(out, symbol, Channel::Quotes, cause);
+            }
         }
-        self.lane.plan = None;
-        self.subscriptions.clear();
+        lane.conns.on_close(conn);
+        self.subscriptions[conn].clear();
+        self.requests[conn].reset();
     }
 
-    fn subscribe(&mut self, at: At, streams: &[(Channel, SymbolIx)], out: &mut Outbox) {
+    fn subscribe(&mut self, at: At, conn: Conn, streams: &[(Channel, SymbolIx)], out: &mut Outbox) {
         let Outbox { symbols, actions, .. } = out;
-        self.requests.subscribe(at, self.flavor, streams, (symbols, &mut self.subscriptions), actions);
+        let (requests, subscriptions) = (&mut self.requests[conn], &mut self.subscriptions[conn]);
+        requests.subscribe(at, self.flavor, streams, (symbols, subscriptions), actions.of(conn));
         for (channel, symbol) in streams {
-            if *channel == Channel::Book {
+            if *channel == Channel::Book && !self.lane.markets.entry(*symbol).book.is_live() {
                 self.snapshots.want(self.flavor, *symbol, symbols, actions);
             }
         }
@@ -258,7 +272,7 @@ impl Binance {
     ) -> Result<(), FrameError> {
         let symbol = out.symbols.intern(name)?;
         let Self { flavor, json, lane, backfills, .. } = self;
-        if !has(lane.plan.as_ref(), Channel::Trades, name) {
+        if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
             return Ok(()); // No longer recorded.
         }
         let trades = &mut lane.markets.entry(symbol).trades;
@@ -287,16 +301,26 @@ impl Lane {
 
 impl Adapter for Binance {
     fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
-        if self.lane.plan.is_some() {
-            self.interrupt(Cause::Downtime, out);
+        if self.lane.conns.open().has(at.conn) {
+            self.lane.conns.open().iter().for_each(|conn| self.interrupt(at, conn, Cause::Downtime, out));
         }
-        self.requests.reset();
-        self.snapshots.reset(plan.book_depth.unwrap_or(SNAPSHOT_LEVELS));
-        self.subscriptions.clear();
+        let is_first = self.lane.conns.open().is_empty();
+        if !is_first {
+            self.on_plan(at, plan, out);
+        }
+        self.lane.conns.on_open(at.conn);
+        self.lane.conns.plan = Some(plan.clone());
+        self.requests[at.conn].reset();
+        self.subscriptions[at.conn].clear();
+        if is_first {
+            self.snapshots.reset(plan.book_depth.unwrap_or(SNAPSHOT_LEVELS));
+            self.backfills.reset();
+        }
         let streams = streams_of(plan, out);
-        self.lane.plan = Some(plan.clone());
-        self.subscribe(at, &streams, out);
-        self.backfills.reset();
+        self.subscribe(at, at.conn, &streams, out);
+        if !is_first {
+            return;
+        }
         for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
             if has(Some(plan), Channel::Trades, out.name(symbol)) {
                 self.backfills.want(symbol);
@@ -309,13 +333,17 @@ impl Adapter for Binance {
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
         self.snapshots.set_limit(plan.book_depth.unwrap_or(SNAPSHOT_LEVELS));
-        let before = self.lane.plan.replace(plan.clone());
+        let before = self.lane.conns.plan.replace(plan.clone());
         let before = before.map(|plan| streams_of(&plan, out)).unwrap_or_default();
         let after = streams_of(plan, out);
         let ended: Vec<_> = before.iter().filter(|stream| !after.contains(stream)).copied().collect();
         let begun: Vec<_> = after.iter().filter(|stream| !before.contains(stream)).copied().collect();
-        let Outbox { symbols, actions, .. } = &mut *out;
-        self.requests.unsubscribe(self.flavor, &ended, (symbols, &mut self.subscriptions), actions);
+        let open = self.lane.conns.open();
+        for conn in open.iter() {
+            let Outbox { symbols, actions, .. } = &mut *out;
+            let (requests, subscriptions) = (&mut self.requests[conn], &mut self.subscriptions[conn]);
+            requests.unsubscribe(self.flavor, &ended, (symbols, subscriptions), actions.of(conn));
+        }
         for (channel, symbol) in ended {
             let market = self.lane.markets.entry(symbol);
             match channel {
@@ -325,22 +353,28 @@ impl Adapter for Binance {
                 }
                 Channel::Trades => {
                     self.backfills.forget(symbol);
-                    market.trades.interrupt(Cause::Downtime);
-                    market.trades.give_up(out, symbol, NOT_RECORDED);
+                    market.trades.end(out, symbol, NOT_RECORDED);
                 }
-                Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
+                Channel::Quotes => {
+                    market.quoted = None;
+                    market.quotes.on_end(out, symbol, Channel::Quotes);
+                }
             }
         }
-        self.subscribe(at, &begun, out);
+        for conn in open.iter() {
+            self.subscribe(at, conn, &begun, out);
+        }
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
         let Self { flavor, json, lane, requests, snapshots, backfills, subscriptions } = self;
+        let (requests, subscriptions) = (&mut requests[at.conn], &mut subscriptions[at.conn]);
+        let via = lane.conns.via(at.conn);
         let result = json.read(bytes, |root| match wire::read(root)? {
             Message::Depth(delta) => {
                 let symbol = out.symbols.intern(delta.symbol)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
-                match lane.markets.entry(symbol).book.on_delta(at, *flavor, symbol, &delta, out)? {
+                match lane.markets.entry(symbol).book.on_delta(at, via, *flavor, symbol, &delta, out)? {
                     Next::Snapshot => snapshots.want(*flavor, symbol, &out.symbols, &mut out.actions),
                     Next::Nothing => {}
                 }
@@ -350,7 +384,7 @@ impl Adapter for Binance {
                 let symbol = out.symbols.intern(trade.symbol)?;
                 subscriptions.delivered(Channel::Trades, symbol, at.received);
                 let market = lane.markets.entry(symbol);
-                market.on_trade(at, symbol, &trade, out)?;
+                market.on_trade(at, via, symbol, &trade, out)?;
                 if market.trades.has_holes() {
                     backfills.want(symbol);
                 }
@@ -359,7 +393,7 @@ impl Adapter for Binance {
             Message::Quote(quote) => {
                 let symbol = out.symbols.intern(quote.symbol)?;
                 subscriptions.delivered(Channel::Quotes, symbol, at.received);
-                push_quote(at, symbol, &quote, &mut lane.markets.entry(symbol).quotes, out)
+                lane.markets.entry(symbol).on_quote(at, symbol, &quote, out)
             }
             Message::Answer { id, refusal } => {
                 let known = (&out.symbols, subscriptions);
@@ -371,7 +405,7 @@ impl Adapter for Binance {
             }
             Message::Shutdown => {
                 let detail = "the venue announced that the server shuts down".into();
-                out.actions.reconnect = Some(CloseReason { kind: CloseKind::VenueRestart, detail });
+                out.actions.reconnect(CloseReason { kind: CloseKind::VenueRestart, detail });
                 Ok(())
             }
             Message::Other => Ok(()),
@@ -391,7 +425,7 @@ impl Adapter for Binance {
         };
         let symbol = out.symbols.intern(name)?;
         let Self { flavor, json, lane, snapshots, subscriptions, .. } = self;
-        if !has_book(lane.plan.as_ref(), name) {
+        if !has_book(lane.conns.plan.as_ref(), name) {
             return Ok(()); // No longer recorded.
         }
         let result = if status == STATUS_OK {
@@ -399,7 +433,8 @@ impl Adapter for Binance {
         } else {
             let error = FrameError::Http { tag: tag.into(), status, head: head(body) };
             if status == STATUS_BAD_REQUEST {
-                subscriptions.refuse(Channel::Book, symbol, &error.to_string());
+                let refused = error.to_string();
+                subscriptions.iter_mut().for_each(|(_, own)| own.refuse(Channel::Book, symbol, &refused));
             }
             Err(error)
         };
@@ -408,8 +443,8 @@ impl Adapter for Binance {
         result.map(drop)
     }
 
-    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
-        self.interrupt(reason.kind.cause(), out);
+    fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.interrupt(at, at.conn, reason.kind.cause(), out);
     }
 
     /// The venue pings, with WebSocket ping frames; nothing to send by itself.
@@ -424,8 +459,12 @@ impl Adapter for Binance {
         Ok(())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
-        &self.subscriptions
+    fn subscriptions(&self, conn: Conn) -> &Subscriptions {
+        &self.subscriptions[conn]
+    }
+
+    fn open(&self) -> Conns {
+        self.lane.conns.open()
     }
 }
 
@@ -433,6 +472,7 @@ impl Market {
     fn on_trade(
         &mut self,
         at: At,
+        via: Via,
         symbol: SymbolIx,
         wire: &TradeWire<'_, '_>,
         out: &mut Outbox,
@@ -451,7 +491,7 @@ impl Market {
             self.trades = TradeIds::default();
         }
         let time = venue_time.unwrap_or(at.received.micros());
-        if !self.trades.admit(out, symbol, (wire.id, wire.id), time) {
+        if !self.trades.admit(out, symbol, via, (wire.id, wire.id), time) {
             return Ok(());
         }
         let mut flags = if venue_time.is_some() { Flags::NONE } else { Flags::VENUE_TIME_BAD };
@@ -463,24 +503,31 @@ impl Market {
         out.push_trade(Trade { frame: 0, symbol, side, flags, time, price, qty, trade_id, trade_ref: None });
         Ok(())
     }
-}
 
-fn push_quote(
-    at: At,
-    symbol: SymbolIx,
-    wire: &QuoteWire<'_, '_>,
-    quotes: &mut Unnumbered,
-    out: &mut Outbox,
-) -> Result<(), FrameError> {
-    let fields = &wire.fields;
-    let bid = wire::quote_side(("b", fields.bid), ("B", fields.bid_qty))?;
-    let ask = wire::quote_side(("a", fields.ask), ("A", fields.ask_qty))?;
-    let venue_time = fields.time();
-    let flags = if venue_time.is_some() { Flags::NONE } else { Flags::VENUE_TIME_BAD };
-    let time = venue_time.unwrap_or(at.received.micros());
-    quotes.on_message(out, symbol, Channel::Quotes, time);
-    out.push_quote(Quote { frame: 0, symbol, flags, time, bid, ask, seq: fields.update_id() });
-    Ok(())
+    /// Quotes are numbered like the book: one at or before the last is known, or older than what is.
+    fn on_quote(
+        &mut self,
+        at: At,
+        symbol: SymbolIx,
+        wire: &QuoteWire<'_, '_>,
+        out: &mut Outbox,
+    ) -> Result<(), FrameError> {
+        let fields = &wire.fields;
+        let bid = wire::quote_side(("b", fields.bid), ("B", fields.bid_qty))?;
+        let ask = wire::quote_side(("a", fields.ask), ("A", fields.ask_qty))?;
+        let seq = fields.update_id();
+        if seq.is_some() && seq <= self.quoted {
+            out.repeats.dropped += 1;
+            return Ok(());
+        }
+        self.quoted = seq.or(self.quoted);
+        let venue_time = fields.time();
+        let flags = if venue_time.is_some() { Flags::NONE } else { Flags::VENUE_TIME_BAD };
+        let time = venue_time.unwrap_or(at.received.micros());
+        self.quotes.on_message(out, symbol, Channel::Quotes, time);
+        out.push_quote(Quote { frame: 0, symbol, flags, time, bid, ask, seq });
+        Ok(())
+    }
 }
 
 /// Levels a side that a snapshot asks for when the configuration does not say.

@@ -110,7 +110,7 @@ impl Requests {
             rest = later;
             self.last_id += 1;
             let message = serde_json::json!({ "method": method, "params": params, "id": self.last_id });
-            actions.sends.push(message.to_string());
+            actions.send(message.to_string());
             sent.push((self.last_id, asked.to_vec()));
         }
         sent
@@ -127,6 +127,7 @@ const HALVED_MAX: usize = 128;
 mod tests {
     use super::*;
     use crate::{
+        conn::Conn,
         ids::{FramePos, Nanos},
         subscription::SubscriptionState,
     };
@@ -137,10 +138,10 @@ mod tests {
         let streams: Vec<_> =
             (0..500).map(|ix| (Channel::Book, symbols.intern(&format!("SYMBOL{ix}USDT")).unwrap())).collect();
         let (mut requests, mut actions) = (Requests::default(), Actions::default());
-        let at = At { pos: FramePos::FIRST, received: Nanos(5) };
+        let at = At { pos: FramePos::FIRST, received: Nanos(5), conn: Conn::FIRST };
         requests.subscribe(at, Flavor::Spot, &streams, (&symbols, &mut subscriptions), &mut actions);
-        assert!(actions.sends.len() > 1 && actions.sends.iter().all(|message| message.len() < 4_096));
-        assert!(actions.sends[0].starts_with(r#"{"method":"SUBSCRIBE","params":["symbol0usdt@depth@100ms","#));
+        assert!(actions.sends.len() > 1 && actions.sends.iter().all(|message| message.1.len() < 4_096));
+        assert!(actions.sends[0].1.starts_with(r#"{"method":"SUBSCRIBE","params":["symbol0usdt@depth@100ms","#));
 
         requests.answered(1, None, Flavor::Spot, (&symbols, &mut subscriptions), &mut actions);
         requests.answered(99, None, Flavor::Spot, (&symbols, &mut subscriptions), &mut actions);
@@ -168,14 +169,14 @@ mod tests {
         let streams: Vec<_> =
             (0..100).map(|ix| (Channel::Book, symbols.intern(&format!("SYMBOL{ix}USDT")).unwrap())).collect();
         let (mut requests, mut actions) = (Requests::default(), Actions::default());
-        let at = At { pos: FramePos::FIRST, received: Nanos(5) };
+        let at = At { pos: FramePos::FIRST, received: Nanos(5), conn: Conn::FIRST };
         requests.subscribe(at, Flavor::Spot, &streams, (&symbols, &mut subscriptions), &mut actions);
         let mut answered = 0;
         while answered < actions.sends.len() {
-            let message: serde_json::Value = serde_json::from_str(&actions.sends[answered]).unwrap();
+            let message: serde_json::Value = serde_json::from_str(&actions.sends[answered].1).unwrap();
             let is_bad = ["symbol7usdt@", "symbol8usdt@", "symbol99usdt@"]
                 .iter()
-                .any(|bad| actions.sends[answered].contains(bad));
+                .any(|bad| actions.sends[answered].1.contains(bad));
             let refusal = is_bad.then_some("no such symbol");
             let id = message["id"].as_i64().unwrap();
             requests.answered(id, refusal, Flavor::Spot, (&symbols, &mut subscriptions), &mut actions);

@@ -17,6 +17,7 @@ use crate::{
     by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
+    conn::{Conn, Conns},
     error::FrameError,
     event::{Cause, Channel, Flags, Side, Trade},
     ids::{Nanos, SymbolIx},
@@ -68,6 +69,9 @@ struct Bitget {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lane {
     is_open: bool,
+    /// Connections beside the first are open and passed over.
+    #[serde(default)]
+    open: Conns,
     books: BySymbol<BookState>,
     #[serde(default)]
     trades: BySymbol<Unnumbered>,
@@ -96,10 +100,12 @@ impl Bitget {
 }
 
 impl Adapter for Bitget {
-    fn on_open(&mut self, _at: At, _plan: &LanePlan, out: &mut Outbox) {
-        if self.lane.is_open {
+    fn on_open(&mut self, at: At, _plan: &LanePlan, out: &mut Outbox) {
+        if self.lane.open.has(at.conn) || (self.lane.is_open && self.lane.open.is_empty()) {
             self.interrupt(Cause::Downtime, out);
+            self.lane.open = Conns::NONE;
         }
+        self.lane.open.insert(at.conn);
         self.lane.is_open = true;
     }
 
@@ -130,8 +136,11 @@ impl Adapter for Bitget {
         Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") })
     }
 
-    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
-        self.interrupt(reason.kind.cause(), out);
+    fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.lane.open.remove(at.conn);
+        if self.lane.open.is_empty() {
+            self.interrupt(reason.kind.cause(), out);
+        }
     }
 
     fn on_tick(&mut self, _now: Nanos, _actions: &mut Actions) {}
@@ -145,8 +154,12 @@ impl Adapter for Bitget {
         Ok(())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
+    fn subscriptions(&self, _conn: Conn) -> &Subscriptions {
         &self.subscriptions
+    }
+
+    fn open(&self) -> Conns {
+        self.lane.open
     }
 }
 

@@ -14,26 +14,29 @@ use crate::{
     backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
     by_symbol::BySymbol,
     config::Limits,
+    conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel, Flags, Side, Trade},
     ids::{Micros, Nanos, SymbolIx},
-    inband::{Inband, text_behind},
+    inband::text_behind,
     json::{Items, Json, View},
+    lane_conns::LaneConns,
     levels::LevelHead,
     metadata::Source,
     plan::{has, has_book, spread, symbols_of},
-    replica::Role,
     resync::Resyncs,
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
 };
 
+mod book;
 mod history;
 mod metadata;
 mod subscribe;
 mod wire;
 
+use book::BookState;
 use wire::{Fill, Message};
 
 /// Coinbase Exchange.
@@ -68,9 +71,9 @@ pub(super) const SPEC: VenueSpec = VenueSpec {
 struct Coinbase {
     json: Json,
     lane: Lane,
-    subscriptions: Subscriptions,
-    asked: subscribe::Asked,
-    resyncs: Resyncs,
+    subscriptions: PerConn<Subscriptions>,
+    asked: PerConn<subscribe::Asked>,
+    resyncs: PerConn<Resyncs>,
     backfills: Backfills,
     /// The lane's symbols as of the last input, for resyncs that wait for a tick.
     names: Symbols,
@@ -79,15 +82,15 @@ struct Coinbase {
 /// Everything later events depend on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lane {
-    /// The plan of the connection that is open, as far as we know.
-    plan: Option<LanePlan>,
+    #[serde(flatten)]
+    conns: LaneConns,
     markets: BySymbol<Market>,
 }
 
 /// One product.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Market {
-    book: Inband,
+    book: BookState,
     trades: TradeIds,
 }
 
@@ -96,26 +99,30 @@ impl Coinbase {
         Self {
             json: Json::new(),
             lane: Lane::default(),
-            subscriptions: Subscriptions::default(),
-            asked: subscribe::Asked::default(),
-            resyncs: Resyncs::default(),
+            subscriptions: PerConn::default(),
+            asked: PerConn::default(),
+            resyncs: PerConn::default(),
             backfills: Backfills::default(),
             names: Symbols::default(),
         }
     }
 
-    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
+    /// A connection is gone.
+    fn interrupt(&mut self, at: At, conn: Conn, cause: Cause, out: &mut Outbox) {
+        let via = self.lane.conns.via(conn);
         for (symbol, market) in self.lane.markets.iter_mut() {
-            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
-                market.book.on_close(symbol, None, cause, out);
-            } else {
+            if !has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
                 market.book.on_end(symbol, out);
+            } else if let Some(conn) = market.book.on_close(symbol, via, cause, at.received, out) {
+                self.resyncs[conn].want(symbol, at.received);
             }
-            market.trades.interrupt(cause);
+            market.trades.interrupt(out, symbol, via, cause);
         }
-        self.lane.plan = None;
-        self.subscriptions.clear();
-        self.resyncs.reset();
+        self.lane.conns.on_close(conn);
+        self.subscriptions[conn].clear();
+        self.asked[conn].reset();
+        self.resyncs[conn].reset();
+        self.send_resyncs(at.received, out);
     }
 
     /// A frame could not be decoded. If it may have been a book's, that book is broken: the one it names, or
@@ -125,11 +132,13 @@ impl Coinbase {
         if kind.is_some_and(|kind| !matches!(kind, "l2update" | "snapshot")) {
             return;
         }
+        let via = self.lane.conns.via(at.conn);
         let product = text_behind(bytes, "\"product_id\":\"").and_then(|name| out.symbols.find(name));
         for (symbol, market) in self.lane.markets.iter_mut() {
-            if product.is_none_or(|product| product == symbol) && market.book.has_delivered() {
-                market.book.on_loss(symbol, Cause::Undecodable, out);
-                self.resyncs.want(symbol, at.received);
+            if product.is_none_or(|product| product == symbol)
+                && let Some(conn) = market.book.on_undecodable(symbol, via, out)
+            {
+                self.resyncs[conn].want(symbol, at.received);
             }
         }
         self.send_resyncs(at.received, out);
@@ -137,10 +146,15 @@ impl Coinbase {
 
     fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
         let Outbox { symbols, actions, .. } = out;
-        for symbol in self.resyncs.due(now) {
-            subscribe::resubscribe_book(now, symbol, (symbols, &mut self.subscriptions), actions);
+        let mut is_waiting = false;
+        for (conn, resyncs) in self.resyncs.iter_mut() {
+            for symbol in resyncs.due(now) {
+                let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
+                subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
+            }
+            is_waiting |= resyncs.is_waiting();
         }
-        if self.resyncs.is_waiting() && self.names.len() != symbols.len() {
+        if is_waiting && self.names.len() != symbols.len() {
             self.names = symbols.clone();
         }
     }
@@ -154,17 +168,27 @@ impl Coinbase {
 
 impl Adapter for Coinbase {
     fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
-        if self.lane.plan.is_some() {
-            self.interrupt(Cause::Downtime, out);
+        if self.lane.conns.open().has(at.conn) {
+            self.lane.conns.open().iter().for_each(|conn| self.interrupt(at, conn, Cause::Downtime, out));
         }
-        self.subscriptions.clear();
-        self.asked.reset();
-        self.resyncs.reset();
+        let is_first = self.lane.conns.open().is_empty();
+        if !is_first {
+            self.on_plan(at, plan, out);
+            self.lane.markets.iter_mut().for_each(|(_, market)| market.book.on_twin(at.conn));
+        }
+        self.subscriptions[at.conn].clear();
+        self.asked[at.conn].reset();
+        self.resyncs[at.conn].reset();
         let products = symbols_of(plan, out);
-        self.lane.plan = Some(plan.clone());
+        self.lane.conns.on_open(at.conn);
+        self.lane.conns.plan = Some(plan.clone());
         let Outbox { symbols, actions, .. } = out;
-        let Self { asked, subscriptions, .. } = self;
+        let (asked, subscriptions) = (&mut self.asked[at.conn], &mut self.subscriptions[at.conn]);
+        let actions = actions.of(at.conn);
         asked.subscribe(at.received, &plan.channels, &products, (symbols, subscriptions), actions);
+        if !is_first {
+            return;
+        }
         self.backfills.reset();
         for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
             if has(Some(plan), Channel::Trades, out.name(symbol)) {
@@ -177,23 +201,26 @@ impl Adapter for Coinbase {
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
-        let before = self.lane.plan.replace(plan.clone());
+        let before = self.lane.conns.plan.replace(plan.clone());
         let (old, new) = (before.as_ref().map(|plan| symbols_of(plan, out)).unwrap_or_default(), symbols_of(plan, out));
         let old_channels = before.map(|plan| plan.channels).unwrap_or_default();
         for channel in Channel::ALL {
             let (was, is) = (old_channels.contains(&channel), plan.channels.contains(&channel));
             let ended: Vec<_> = old.iter().filter(|symbol| was && !(is && new.contains(symbol))).copied().collect();
             let begun: Vec<_> = new.iter().filter(|symbol| is && !(was && old.contains(symbol))).copied().collect();
-            let Outbox { symbols, actions, .. } = &mut *out;
-            subscribe::unsubscribe(&[channel], &ended, (symbols, &mut self.subscriptions), actions);
-            self.asked.subscribe(at.received, &[channel], &begun, (symbols, &mut self.subscriptions), actions);
+            for conn in self.lane.conns.open().iter() {
+                let Outbox { symbols, actions, .. } = &mut *out;
+                let (asked, subscriptions) = (&mut self.asked[conn], &mut self.subscriptions[conn]);
+                let actions = actions.of(conn);
+                subscribe::unsubscribe(&[channel], &ended, (symbols, subscriptions), actions);
+                asked.subscribe(at.received, &[channel], &begun, (symbols, subscriptions), actions);
+            }
             for symbol in ended {
                 let market = self.lane.markets.entry(symbol);
                 match channel {
                     Channel::Trades => {
                         self.backfills.forget(symbol);
-                        market.trades.interrupt(Cause::Downtime);
-                        market.trades.give_up(out, symbol, NOT_RECORDED);
+                        market.trades.end(out, symbol, NOT_RECORDED);
                     }
                     Channel::Book => market.book.on_end(symbol, out),
                     Channel::Quotes => {}
@@ -204,17 +231,19 @@ impl Adapter for Coinbase {
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
         let Self { json, lane, subscriptions, asked, backfills, .. } = self;
+        let (subscriptions, asked) = (&mut subscriptions[at.conn], &mut asked[at.conn]);
+        let via = lane.conns.via(at.conn);
         let result = json.read(bytes, |root| match wire::read(root)? {
             Message::Update { product, time, changes } => {
                 let symbol = out.symbols.intern(product)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
-                lane.markets.entry(symbol).on_update(at, symbol, time, changes, out)
+                lane.markets.entry(symbol).on_update(at, via, symbol, time, changes, out)
             }
             Message::Match(trade) => {
                 let symbol = out.symbols.intern(trade.product)?;
                 subscriptions.delivered(Channel::Trades, symbol, at.received);
                 let market = lane.markets.entry(symbol);
-                market.on_match(symbol, &trade.fill, out);
+                market.on_match(symbol, via, &trade.fill, out);
                 if market.trades.has_holes() {
                     backfills.want(symbol);
                 }
@@ -224,7 +253,7 @@ impl Adapter for Coinbase {
                 let symbol = out.symbols.intern(product)?;
                 if let Some(last) = last_trade_id {
                     let trades = &mut lane.markets.entry(symbol).trades;
-                    trades.expect(out, symbol, last, time);
+                    trades.expect(out, symbol, via, last, time);
                     if trades.has_holes() {
                         backfills.want(symbol);
                     }
@@ -234,7 +263,7 @@ impl Adapter for Coinbase {
             Message::Snapshot { product, time, bids, asks } => {
                 let symbol = out.symbols.intern(product)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
-                lane.markets.entry(symbol).on_snapshot(at, symbol, time, (bids, asks), out)
+                lane.markets.entry(symbol).on_snapshot(at, via, symbol, time, (bids, asks), out)
             }
             Message::Subscriptions(channels) => {
                 subscribe::listed(channels, &out.symbols, subscriptions);
@@ -270,7 +299,7 @@ impl Adapter for Coinbase {
         };
         let symbol = out.symbols.intern(name)?;
         let Self { json, lane, backfills, .. } = self;
-        if !has(lane.plan.as_ref(), Channel::Trades, name) {
+        if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
             return Ok(()); // No longer recorded.
         }
         let answer = match status {
@@ -283,13 +312,16 @@ impl Adapter for Coinbase {
         result
     }
 
-    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
-        self.interrupt(reason.kind.cause(), out);
+    fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.interrupt(at, at.conn, reason.kind.cause(), out);
     }
 
     fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
-        for symbol in self.resyncs.due(now) {
-            subscribe::resubscribe_book(now, symbol, (&self.names, &mut self.subscriptions), actions);
+        for (conn, resyncs) in self.resyncs.iter_mut() {
+            for symbol in resyncs.due(now) {
+                let subscriptions = (&self.names, &mut self.subscriptions[conn]);
+                subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
+            }
         }
     }
 
@@ -302,8 +334,17 @@ impl Adapter for Coinbase {
         Ok(())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
-        &self.subscriptions
+    fn subscriptions(&self, conn: Conn) -> &Subscriptions {
+        &self.subscriptions[conn]
+    }
+
+    fn open(&self) -> Conns {
+        self.lane.conns.open()
+    }
+
+    fn is_ready(&self, conn: Conn) -> bool {
+        let is_answered = self.subscriptions[conn].is_answered();
+        is_answered && self.lane.markets.iter().all(|(_, market)| market.book.can_go_on(conn))
     }
 }
 
@@ -318,9 +359,9 @@ impl Lane {
 impl Market {
     /// `match` and `last_match` alike: a trade is emitted once, by its id. What a reconnect missed is named
     /// by the `last_match` that follows it.
-    fn on_match(&mut self, symbol: SymbolIx, fill: &Fill, out: &mut Outbox) {
+    fn on_match(&mut self, symbol: SymbolIx, via: Via, fill: &Fill, out: &mut Outbox) {
         let Fill { trade_id, time, price, qty, side } = *fill;
-        if self.trades.admit(out, symbol, (trade_id, trade_id), time) {
+        if self.trades.admit(out, symbol, via, (trade_id, trade_id), time) {
             let (flags, trade_id) = (Flags::NONE, Some(trade_id));
             out.push_trade(Trade { frame: 0, symbol, side, flags, time, price, qty, trade_id, trade_ref: None });
         }
@@ -329,13 +370,13 @@ impl Market {
     fn on_update(
         &mut self,
         at: At,
+        via: Via,
         symbol: SymbolIx,
         venue_time: Option<Micros>,
         changes: Items<'_, '_>,
         out: &mut Outbox,
     ) -> Result<(), FrameError> {
-        let flags = if self.book.is_live() { Flags::NONE } else { Flags::AFTER_GAP };
-        let head = LevelHead::new(at, symbol, None, venue_time, flags);
+        let head = LevelHead::new(at.received, symbol, None, venue_time, self.book.flags());
         let mark = out.level_mark();
         for item in changes {
             match wire::change(item) {
@@ -346,28 +387,27 @@ impl Market {
                 }
             }
         }
-        self.book.on_update(venue_time);
-        out.finish_book(mark, symbol, Role::Delta, None, None);
+        self.book.on_update(at, via, symbol, venue_time, mark, out);
         Ok(())
     }
 
     fn on_snapshot(
         &mut self,
         at: At,
+        via: Via,
         symbol: SymbolIx,
         venue_time: Option<Micros>,
         (bids, asks): (Option<View<'_, '_>>, Option<View<'_, '_>>),
         out: &mut Outbox,
     ) -> Result<(), FrameError> {
-        let head = LevelHead::new(at, symbol, None, venue_time, Flags::SNAPSHOT);
+        let head = LevelHead::new(at.received, symbol, None, venue_time, Flags::SNAPSHOT);
         let mark = out.level_mark();
         let pushed = head.push_pairs(Side::Buy, "bids", bids, out);
         if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "asks", asks, out)) {
             out.drop_levels(mark);
             return Err(error);
         }
-        self.book.on_snapshot(symbol, None, venue_time, at.received.micros(), out);
-        out.finish_book(mark, symbol, Role::Snapshot { keeps_from: None, depth: None }, None, None);
+        self.book.on_snapshot(at, via, symbol, venue_time, mark, out);
         Ok(())
     }
 }

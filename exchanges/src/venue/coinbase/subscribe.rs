@@ -133,7 +133,7 @@ fn send(kind: &str, channels: &[Channel], products: &[SymbolIx], symbols: &Symbo
     }
     for batch in products.chunks(PRODUCTS_PER_MESSAGE) {
         let ids: Vec<_> = batch.iter().map(|product| &**symbols.name(*product)).collect();
-        actions.sends.push(json!({ "type": kind, "product_ids": ids, "channels": names }).to_string());
+        actions.send(json!({ "type": kind, "product_ids": ids, "channels": names }).to_string());
     }
 }
 

@@ -15,11 +15,13 @@ use crate::{
     by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
+    conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel, Flags, Side},
-    ids::{Nanos, SymbolIx},
+    ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
     json::{Items, Json, View},
+    lane_conns::LaneConns,
     levels::LevelHead,
     metadata::Source,
     plan::{has, has_book, spread, symbols_of},
@@ -73,8 +75,8 @@ struct Kraken {
     json: Json,
     lane: Lane,
     checksum: Checksum,
-    subscriptions: Subscriptions,
-    resyncs: Resyncs,
+    subscriptions: PerConn<Subscriptions>,
+    resyncs: PerConn<Resyncs>,
     backfills: Backfills,
     /// The lane's symbols as of the last input, for resyncs that wait for a tick.
     names: Symbols,
@@ -83,8 +85,8 @@ struct Kraken {
 /// Everything later events depend on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lane {
-    /// The plan of the connection that is open, as far as we know.
-    plan: Option<LanePlan>,
+    #[serde(flatten)]
+    conns: LaneConns,
     markets: BySymbol<Market>,
 }
 
@@ -98,6 +100,9 @@ struct Market {
     /// Trades of v1, which have no ids.
     #[serde(default)]
     legacy_trades: Unnumbered,
+    /// Time of the last quote, and the connection it came by.
+    #[serde(default)]
+    quoted: Option<(Micros, Conn)>,
 }
 
 impl Kraken {
@@ -106,27 +111,34 @@ impl Kraken {
             json: Json::new(),
             lane: Lane::default(),
             checksum: Checksum::default(),
-            subscriptions: Subscriptions::default(),
-            resyncs: Resyncs::default(),
+            subscriptions: PerConn::default(),
+            resyncs: PerConn::default(),
             backfills: Backfills::default(),
             names: Symbols::default(),
         }
     }
 
-    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
+    /// A connection is gone.
+    fn interrupt(&mut self, at: At, conn: Conn, cause: Cause, out: &mut Outbox) {
+        let via = self.lane.conns.via(conn);
         for (symbol, market) in self.lane.markets.iter_mut() {
-            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
-                market.book.on_close(symbol, cause, out);
-            } else {
+            if !has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
                 market.book.on_end(symbol, out);
+            } else if let Some(conn) = market.book.on_close(symbol, via, cause, at.received, (&mut self.checksum, out))
+            {
+                self.resyncs[conn].want(symbol, at.received);
             }
-            market.trades.interrupt(cause);
-            market.quotes.on_close(out, symbol, Channel::Quotes, cause);
-            market.legacy_trades.on_close(out, symbol, Channel::Trades, cause);
+            market.trades.interrupt(out, symbol, via, cause);
+            if via.others().is_empty() {
+                market.quotes.on_close(out, symbol, Channel::Quotes, cause);
+                market.legacy_trades.on_close(out, symbol, Channel::Trades, cause);
+                market.quoted = None;
+            }
         }
-        self.lane.plan = None;
-        self.subscriptions.clear();
-        self.resyncs.reset();
+        self.lane.conns.on_close(conn);
+        self.subscriptions[conn].clear();
+        self.resyncs[conn].reset();
+        self.send_resyncs(at.received, out);
     }
 
     /// A frame could not be decoded. If it may have been a book's, that book is broken: the checksum covers
@@ -136,25 +148,29 @@ impl Kraken {
         if channel.is_some_and(|channel| channel != "book") || text_behind(bytes, "\"method\":\"").is_some() {
             return;
         }
+        let via = self.lane.conns.via(at.conn);
         let named = text_behind(bytes, "\"symbol\":\"").and_then(|name| out.symbols.find(name));
         for (symbol, market) in self.lane.markets.iter_mut() {
-            if named.is_none_or(|named| named == symbol) && market.book.inband.has_delivered() {
-                market.book.on_loss(symbol, Cause::Undecodable, out);
-                self.resyncs.want(symbol, at.received);
+            if named.is_none_or(|named| named == symbol)
+                && let Some(conn) = market.book.on_undecodable(symbol, via, out)
+            {
+                self.resyncs[conn].want(symbol, at.received);
             }
         }
     }
 
     fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
-        if !self.resyncs.is_waiting() {
-            return;
-        }
         let depth = self.lane.depth();
         let Outbox { symbols, actions, .. } = out;
-        for symbol in self.resyncs.due(now) {
-            subscribe::resubscribe_book(now, symbol, depth, (symbols, &mut self.subscriptions), actions);
+        let mut is_asked = false;
+        for (conn, resyncs) in self.resyncs.iter_mut().filter(|(_, resyncs)| resyncs.is_waiting()) {
+            for symbol in resyncs.due(now) {
+                let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
+                subscribe::resubscribe_book(now, symbol, depth, subscriptions, actions.of(conn));
+            }
+            is_asked = true;
         }
-        if self.names.len() != symbols.len() {
+        if is_asked && self.names.len() != symbols.len() {
             self.names = symbols.clone();
         }
     }
@@ -168,18 +184,27 @@ impl Kraken {
 
 impl Adapter for Kraken {
     fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
-        if self.lane.plan.is_some() {
-            self.interrupt(Cause::Downtime, out);
+        if self.lane.conns.open().has(at.conn) {
+            self.lane.conns.open().iter().for_each(|conn| self.interrupt(at, conn, Cause::Downtime, out));
         }
-        self.subscriptions.clear();
-        self.resyncs.reset();
+        let is_first = self.lane.conns.open().is_empty();
+        if !is_first {
+            self.on_plan(at, plan, out);
+            self.lane.markets.iter_mut().for_each(|(_, market)| market.book.on_twin(at.conn));
+        }
+        self.subscriptions[at.conn].clear();
+        self.resyncs[at.conn].reset();
         let asked = symbols_of(plan, out);
-        self.lane.plan = Some(plan.clone());
+        self.lane.conns.on_open(at.conn);
+        self.lane.conns.plan = Some(plan.clone());
         let depth = self.lane.depth();
         let Outbox { symbols, actions, .. } = out;
         for channel in &plan.channels {
-            let subscriptions = (&*symbols, &mut self.subscriptions);
-            subscribe::subscribe(at.received, *channel, &asked, depth, subscriptions, actions);
+            let subscriptions = (&*symbols, &mut self.subscriptions[at.conn]);
+            subscribe::subscribe(at.received, *channel, &asked, depth, subscriptions, actions.of(at.conn));
+        }
+        if !is_first {
+            return;
         }
         self.backfills.reset();
         for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
@@ -194,7 +219,7 @@ impl Adapter for Kraken {
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
         let depth_before = self.lane.depth();
-        let before = self.lane.plan.replace(plan.clone());
+        let before = self.lane.conns.plan.replace(plan.clone());
         let depth = self.lane.depth();
         let (old, new) = (before.as_ref().map(|plan| symbols_of(plan, out)).unwrap_or_default(), symbols_of(plan, out));
         let old_channels = before.map(|plan| plan.channels).unwrap_or_default();
@@ -204,18 +229,21 @@ impl Adapter for Kraken {
             let stays = |symbol: &SymbolIx| was && is && is_same && old.contains(symbol) && new.contains(symbol);
             let ended: Vec<_> = old.iter().filter(|symbol| was && !stays(symbol)).copied().collect();
             let begun: Vec<_> = new.iter().filter(|symbol| is && !stays(symbol)).copied().collect();
-            let Outbox { symbols, actions, .. } = &mut *out;
-            subscribe::unsubscribe(channel, &ended, depth_before, (symbols, &mut self.subscriptions), actions);
-            subscribe::subscribe(at.received, channel, &begun, depth, (symbols, &mut self.subscriptions), actions);
+            for conn in self.lane.conns.open().iter() {
+                let Outbox { symbols, actions, .. } = &mut *out;
+                let (subscriptions, actions) = (&mut self.subscriptions[conn], actions.of(conn));
+                subscribe::unsubscribe(channel, &ended, depth_before, (symbols, subscriptions), actions);
+                let subscriptions = &mut self.subscriptions[conn];
+                subscribe::subscribe(at.received, channel, &begun, depth, (symbols, subscriptions), actions);
+            }
             for symbol in ended {
                 let market = self.lane.markets.entry(symbol);
                 match channel {
                     Channel::Trades => {
                         self.backfills.forget(symbol);
-                        market.trades.interrupt(Cause::Downtime);
-                        market.trades.give_up(out, symbol, NOT_RECORDED);
+                        market.trades.end(out, symbol, NOT_RECORDED);
                     }
-                    Channel::Book if begun.contains(&symbol) => market.book.on_close(symbol, Cause::Downtime, out),
+                    Channel::Book if begun.contains(&symbol) => market.book.on_change(symbol, Cause::Downtime, out),
                     Channel::Book => market.book.on_end(symbol, out),
                     Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
                 }
@@ -225,7 +253,8 @@ impl Adapter for Kraken {
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
         let Self { json, lane, checksum, subscriptions, resyncs, backfills, .. } = self;
-        let mut frame = Frame { at, lane, checksum, subscriptions, resyncs, backfills, out };
+        let (subscriptions, via) = (&mut subscriptions[at.conn], lane.conns.via(at.conn));
+        let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, backfills, out };
         let result = json.read_keeping_numbers(bytes, |root| {
             if legacy::is_legacy(root) {
                 frame.on_legacy(legacy::read(root)?)
@@ -256,7 +285,7 @@ impl Adapter for Kraken {
         };
         let symbol = out.symbols.intern(name)?;
         let Self { json, lane, backfills, .. } = self;
-        if !has(lane.plan.as_ref(), Channel::Trades, name) {
+        if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
             return Ok(()); // No longer recorded.
         }
         let answer = match status {
@@ -272,14 +301,17 @@ impl Adapter for Kraken {
         result
     }
 
-    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
-        self.interrupt(reason.kind.cause(), out);
+    fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.interrupt(at, at.conn, reason.kind.cause(), out);
     }
 
     fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
         let depth = self.lane.depth();
-        for symbol in self.resyncs.due(now) {
-            subscribe::resubscribe_book(now, symbol, depth, (&self.names, &mut self.subscriptions), actions);
+        for (conn, resyncs) in self.resyncs.iter_mut() {
+            for symbol in resyncs.due(now) {
+                let subscriptions = (&self.names, &mut self.subscriptions[conn]);
+                subscribe::resubscribe_book(now, symbol, depth, subscriptions, actions.of(conn));
+            }
         }
     }
 
@@ -292,8 +324,29 @@ impl Adapter for Kraken {
         Ok(())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
-        &self.subscriptions
+    fn subscriptions(&self, conn: Conn) -> &Subscriptions {
+        &self.subscriptions[conn]
+    }
+
+    fn open(&self) -> Conns {
+        self.lane.conns.open()
+    }
+
+    fn is_ready(&self, conn: Conn) -> bool {
+        let is_answered = self.subscriptions[conn].is_answered();
+        is_answered && self.lane.markets.iter().all(|(_, market)| market.book.can_go_on(conn))
+    }
+}
+
+impl Market {
+    /// Whether a quote is one that the other connection has not brought: quotes have no number, and both connections
+    /// bring them in the order of their times.
+    fn is_news(&mut self, conn: Conn, time: Micros) -> bool {
+        let is_news = self.quoted.is_none_or(|(last, by)| by == conn || time > last);
+        if is_news {
+            self.quoted = Some((time, conn));
+        }
+        is_news
     }
 }
 
@@ -305,7 +358,7 @@ impl Lane {
     }
 
     fn planned_depth(&self) -> Option<u32> {
-        self.plan.as_ref().map(|plan| plan.book_depth.unwrap_or(DEPTH_DEFAULT))
+        self.conns.plan.as_ref().map(|plan| plan.book_depth.unwrap_or(DEPTH_DEFAULT))
     }
 
     fn depth(&self) -> u32 {
@@ -316,10 +369,11 @@ impl Lane {
 /// One frame being taken in.
 struct Frame<'a> {
     at: At,
+    via: Via,
     lane: &'a mut Lane,
     checksum: &'a mut Checksum,
     subscriptions: &'a mut Subscriptions,
-    resyncs: &'a mut Resyncs,
+    resyncs: &'a mut PerConn<Resyncs>,
     backfills: &'a mut Backfills,
     out: &'a mut Outbox,
 }
@@ -332,8 +386,13 @@ impl Frame<'_> {
             Message::Quotes(mut quotes) => quotes.try_for_each(|item| {
                 let symbol = self.delivered(Channel::Quotes, item.need_text("symbol")?)?;
                 let quote = wire::quote(self.at, symbol, item)?;
-                self.lane.markets.entry(symbol).quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
-                self.out.push_quote(quote);
+                let market = self.lane.markets.entry(symbol);
+                if market.is_news(self.at.conn, quote.time) {
+                    market.quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
+                    self.out.push_quote(quote);
+                } else {
+                    self.out.repeats.dropped += 1;
+                }
                 Ok(())
             }),
             Message::Answer(answer) => self.on_answer(&answer),
@@ -348,7 +407,7 @@ impl Frame<'_> {
         let checksum = u32::try_from(checksum)
             .map_err(|_| FrameError::field("checksum", "an unsigned 32-bit number", &checksum.to_string()))?;
         let flags = if is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
-        let levels = LevelHead::new(self.at, symbol, None, time, flags);
+        let levels = LevelHead::new(self.at.received, symbol, None, time, flags);
         let mark = self.out.level_mark();
         let pushed = wire::push_levels(&levels, Side::Buy, "bids", item, self.out);
         if let Err(error) = pushed.and_then(|()| wire::push_levels(&levels, Side::Sell, "asks", item, self.out)) {
@@ -362,8 +421,8 @@ impl Frame<'_> {
     fn book_message(&mut self, head: Head, mark: usize) {
         let planned = self.lane.planned_depth();
         let book = &mut self.lane.markets.entry(head.symbol).book;
-        if !book.on_message(head, mark, planned, self.checksum, self.out) {
-            self.resyncs.want(head.symbol, self.at.received);
+        if let Some(conn) = book.on_message(head, self.via, mark, planned, self.checksum, self.out) {
+            self.resyncs[conn].want(head.symbol, self.at.received);
         }
     }
 
@@ -383,7 +442,7 @@ impl Frame<'_> {
         let symbol = self.delivered(Channel::Trades, item.need_text("symbol")?)?;
         let (id, trade) = wire::trade(symbol, item)?;
         let trades = &mut self.lane.markets.entry(symbol).trades;
-        if trades.admit(self.out, symbol, (id, id), trade.time) {
+        if trades.admit(self.out, symbol, self.via, (id, id), trade.time) {
             self.out.push_trade(trade);
         }
         if trades.has_holes() {
@@ -422,7 +481,7 @@ impl Frame<'_> {
                 }
                 let parts = legacy::BookParts::read(parts)?;
                 let flags = if parts.is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
-                let levels = LevelHead::new(self.at, symbol, None, parts.time, flags);
+                let levels = LevelHead::new(self.at.received, symbol, None, parts.time, flags);
                 let mark = self.out.level_mark();
                 if let Err(error) = parts.push(&levels, self.out) {
                     self.out.drop_levels(mark);

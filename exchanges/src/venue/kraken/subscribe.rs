@@ -68,7 +68,7 @@ fn send(method: &str, channel: Channel, asked: &[SymbolIx], depth: u32, symbols:
         if is_begin {
             params["snapshot"] = true.into();
         }
-        actions.sends.push(json!({ "method": method, "params": params }).to_string());
+        actions.send(json!({ "method": method, "params": params }).to_string());
     }
 }
 

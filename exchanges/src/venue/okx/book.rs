@@ -77,7 +77,7 @@ impl BookState {
             (false, true) => Flags::NONE,
             (false, false) => Flags::AFTER_GAP,
         };
-        let head = LevelHead::new(at, symbol, seq, message.time, flags);
+        let head = LevelHead::new(at.received, symbol, seq, message.time, flags);
         let mark = out.level_mark();
         let pushed = head.push_pairs(Side::Buy, "bids", item.get("bids"), out);
         if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "asks", item.get("asks"), out)) {

@@ -11,14 +11,17 @@ use serde::{Deserialize, Serialize};
 use super::{Proof, VenueSpec};
 use crate::{
     adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
+    backfill::NOT_RECORDED,
     by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
+    conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel},
     ids::{Nanos, SymbolIx},
     inband::text_behind,
     json::{Items, Json},
+    lane_conns::LaneConns,
     metadata::Source,
     plan::{has_book, spread, streams_of},
     resync::Resyncs,
@@ -73,19 +76,19 @@ struct Okx {
     json: Json,
     lane: Lane,
     checksum: Checksum,
-    subscriptions: Subscriptions,
-    resyncs: Resyncs,
+    subscriptions: PerConn<Subscriptions>,
+    resyncs: PerConn<Resyncs>,
     /// The lane's symbols as of the last input, for resyncs that wait for a tick.
     names: Symbols,
     /// When the last frame came or the last ping was sent.
-    last_sign: Nanos,
+    last_sign: PerConn<Nanos>,
 }
 
 /// Everything later events depend on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Lane {
-    /// The plan of the connection that is open, as far as we know.
-    plan: Option<LanePlan>,
+    #[serde(flatten)]
+    conns: LaneConns,
     markets: BySymbol<Market>,
 }
 
@@ -93,6 +96,9 @@ struct Lane {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Market {
     book: BookState,
+    /// The connection whose book messages and quotes are taken.
+    #[serde(default)]
+    leader: Option<Conn>,
     trades: TradeIds,
     #[serde(default)]
     quotes: Unnumbered,
@@ -104,26 +110,37 @@ impl Okx {
             json: Json::new(),
             lane: Lane::default(),
             checksum: Checksum::default(),
-            subscriptions: Subscriptions::default(),
-            resyncs: Resyncs::default(),
+            subscriptions: PerConn::default(),
+            resyncs: PerConn::default(),
             names: Symbols::default(),
-            last_sign: Nanos(0),
+            last_sign: PerConn::default(),
         }
     }
 
-    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
+    /// A connection is gone.
+    fn interrupt(&mut self, at: At, conn: Conn, cause: Cause, out: &mut Outbox) {
+        let via = self.lane.conns.via(conn);
+        let other = via.others().iter().next();
         for (symbol, market) in self.lane.markets.iter_mut() {
-            if has_book(self.lane.plan.as_ref(), out.name(symbol)) {
-                market.book.on_close(symbol, cause, out);
-            } else {
+            market.trades.interrupt(out, symbol, via, cause);
+            if !has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
                 market.book.on_end(symbol, out);
+                market.leader = None;
+            } else if other.is_none() || market.leader == Some(conn) {
+                market.book.on_close(symbol, cause, out);
+                market.leader = other;
+                if let Some(other) = other {
+                    self.resyncs[other].want(symbol, at.received);
+                }
             }
-            market.trades.interrupt(cause);
-            market.quotes.on_close(out, symbol, Channel::Quotes, cause);
+            if other.is_none() {
+                market.quotes.on_close(out, symbol, Channel::Quotes, cause);
+            }
         }
-        self.lane.plan = None;
-        self.subscriptions.clear();
-        self.resyncs.reset();
+        self.lane.conns.on_close(conn);
+        self.subscriptions[conn].clear();
+        self.resyncs[conn].reset();
+        self.send_resyncs(at.received, out);
     }
 
     /// A frame could not be decoded: books that cannot tell by their numbering are broken.
@@ -132,23 +149,29 @@ impl Okx {
         if channel.is_some_and(|name| subscribe::channel_of(name) != Some(Channel::Book)) {
             return;
         }
+        let via = self.lane.conns.via(at.conn);
         let named = text_behind(bytes, "\"instId\":\"").and_then(|name| out.symbols.find(name));
         for (symbol, market) in self.lane.markets.iter_mut() {
-            if named.is_none_or(|named| named == symbol) && !market.book.on_undecodable(symbol, out) {
-                self.resyncs.want(symbol, at.received);
+            if named.is_none_or(|named| named == symbol)
+                && market.leads(via)
+                && !market.book.on_undecodable(symbol, out)
+            {
+                self.resyncs[at.conn].want(symbol, at.received);
             }
         }
     }
 
     fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
-        if !self.resyncs.is_waiting() {
-            return;
-        }
         let Outbox { symbols, actions, .. } = out;
-        for symbol in self.resyncs.due(now) {
-            subscribe::resubscribe_book(now, symbol, (symbols, &mut self.subscriptions), actions);
+        let mut is_asked = false;
+        for (conn, resyncs) in self.resyncs.iter_mut().filter(|(_, resyncs)| resyncs.is_waiting()) {
+            for symbol in resyncs.due(now) {
+                let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
+                subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
+            }
+            is_asked = true;
         }
-        if self.names.len() != symbols.len() {
+        if is_asked && self.names.len() != symbols.len() {
             self.names = symbols.clone();
         }
     }
@@ -156,44 +179,58 @@ impl Okx {
 
 impl Adapter for Okx {
     fn on_open(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
-        if self.lane.plan.is_some() {
-            self.interrupt(Cause::Downtime, out);
+        if self.lane.conns.open().has(at.conn) {
+            self.lane.conns.open().iter().for_each(|conn| self.interrupt(at, conn, Cause::Downtime, out));
         }
-        self.subscriptions.clear();
-        self.resyncs.reset();
-        self.last_sign = at.received;
+        if !self.lane.conns.open().is_empty() {
+            self.on_plan(at, plan, out);
+        }
+        self.subscriptions[at.conn].clear();
+        self.resyncs[at.conn].reset();
+        self.last_sign[at.conn] = at.received;
         let asked = streams_of(plan, out);
-        self.lane.plan = Some(plan.clone());
+        self.lane.conns.on_open(at.conn);
+        self.lane.conns.plan = Some(plan.clone());
         let Outbox { symbols, actions, .. } = out;
-        subscribe::subscribe(at.received, &asked, (symbols, &mut self.subscriptions), actions);
+        let subscriptions = (&*symbols, &mut self.subscriptions[at.conn]);
+        subscribe::subscribe(at.received, &asked, subscriptions, actions.of(at.conn));
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
-        let before = self.lane.plan.replace(plan.clone());
+        let before = self.lane.conns.plan.replace(plan.clone());
         let before = before.map(|plan| streams_of(&plan, out)).unwrap_or_default();
         let after = streams_of(plan, out);
         let ended: Vec<_> = before.iter().filter(|stream| !after.contains(stream)).copied().collect();
         let begun: Vec<_> = after.iter().filter(|stream| !before.contains(stream)).copied().collect();
-        let Outbox { symbols, actions, .. } = &mut *out;
-        subscribe::unsubscribe(&ended, (symbols, &mut self.subscriptions), actions);
-        subscribe::subscribe(at.received, &begun, (symbols, &mut self.subscriptions), actions);
+        for conn in self.lane.conns.open().iter() {
+            let Outbox { symbols, actions, .. } = &mut *out;
+            let (subscriptions, actions) = (&mut self.subscriptions[conn], actions.of(conn));
+            subscribe::unsubscribe(&ended, (symbols, subscriptions), actions);
+            let subscriptions = &mut self.subscriptions[conn];
+            subscribe::subscribe(at.received, &begun, (symbols, subscriptions), actions);
+        }
         for (channel, symbol) in ended {
             let market = self.lane.markets.entry(symbol);
             match channel {
-                Channel::Trades => market.trades.interrupt(Cause::Downtime),
-                Channel::Book => market.book.on_end(symbol, out),
+                Channel::Trades => market.trades.end(out, symbol, NOT_RECORDED),
+                Channel::Book => {
+                    market.leader = None;
+                    market.book.on_end(symbol, out);
+                }
                 Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
             }
         }
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        self.last_sign = at.received;
+        self.last_sign[at.conn] = at.received;
         if bytes == b"pong" {
             return Ok(());
         }
         let Self { json, lane, checksum, subscriptions, resyncs, .. } = self;
-        let mut frame = Frame { at, lane, checksum, subscriptions, resyncs, out };
+        let (subscriptions, resyncs) = (&mut subscriptions[at.conn], &mut resyncs[at.conn]);
+        let via = lane.conns.via(at.conn);
+        let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, out };
         let result = json.read(bytes, |root| frame.on_message(wire::read(root)?));
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
@@ -213,17 +250,20 @@ impl Adapter for Okx {
         Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") })
     }
 
-    fn on_close(&mut self, _at: At, reason: &CloseReason, out: &mut Outbox) {
-        self.interrupt(reason.kind.cause(), out);
+    fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
+        self.interrupt(at, at.conn, reason.kind.cause(), out);
     }
 
     fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
-        if now.since(self.last_sign) >= PING_AFTER {
-            self.last_sign = now;
-            actions.sends.push("ping".into());
-        }
-        for symbol in self.resyncs.due(now) {
-            subscribe::resubscribe_book(now, symbol, (&self.names, &mut self.subscriptions), actions);
+        for conn in self.lane.conns.open().iter() {
+            if now.since(self.last_sign[conn]) >= PING_AFTER {
+                self.last_sign[conn] = now;
+                actions.of(conn).send("ping".into());
+            }
+            for symbol in self.resyncs[conn].due(now) {
+                let subscriptions = (&self.names, &mut self.subscriptions[conn]);
+                subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
+            }
         }
     }
 
@@ -236,14 +276,19 @@ impl Adapter for Okx {
         Ok(())
     }
 
-    fn subscriptions(&self) -> &Subscriptions {
-        &self.subscriptions
+    fn subscriptions(&self, conn: Conn) -> &Subscriptions {
+        &self.subscriptions[conn]
+    }
+
+    fn open(&self) -> Conns {
+        self.lane.conns.open()
     }
 }
 
 /// One frame being taken in.
 struct Frame<'a> {
     at: At,
+    via: Via,
     lane: &'a mut Lane,
     checksum: &'a mut Checksum,
     subscriptions: &'a mut Subscriptions,
@@ -273,7 +318,7 @@ impl Frame<'_> {
                 Err(FrameError::Refused { what: "a request".into(), reason })
             }
             Message::Notice { reason } => {
-                self.out.actions.reconnect = Some(CloseReason { kind: CloseKind::VenueRestart, detail: reason });
+                self.out.actions.reconnect(CloseReason { kind: CloseKind::VenueRestart, detail: reason });
                 Ok(())
             }
             Message::Other => Ok(()),
@@ -289,7 +334,11 @@ impl Frame<'_> {
     ) -> Result<(), FrameError> {
         match channel {
             Channel::Book => data.try_for_each(|item| {
-                let book = &mut self.lane.markets.entry(symbol).book;
+                let market = self.lane.markets.entry(symbol);
+                if !market.leads(self.via) {
+                    return Ok(());
+                }
+                let book = &mut market.book;
                 if !book.on_message(self.at, symbol, is_snapshot, item, (self.checksum, self.out))? {
                     self.resyncs.want(symbol, self.at.received);
                 }
@@ -297,11 +346,12 @@ impl Frame<'_> {
             }),
             Channel::Trades => data.try_for_each(|item| {
                 let (ids, trade) = wire::trade(self.at, symbol, item)?;
-                if self.lane.markets.entry(symbol).trades.admit(self.out, symbol, ids, trade.time) {
+                if self.lane.markets.entry(symbol).trades.admit(self.out, symbol, self.via, ids, trade.time) {
                     self.out.push_trade(trade);
                 }
                 Ok(())
             }),
+            Channel::Quotes if !self.lane.markets.entry(symbol).leads(self.via) => Ok(()),
             Channel::Quotes => data.try_for_each(|item| {
                 let quote = wire::quote(self.at, symbol, item)?;
                 self.lane.markets.entry(symbol).quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
@@ -309,6 +359,14 @@ impl Frame<'_> {
                 Ok(())
             }),
         }
+    }
+}
+
+impl Market {
+    /// Whether this connection is the one whose book messages and quotes are taken: the first to deliver, until it ends.
+    fn leads(&mut self, via: Via) -> bool {
+        let leader = *self.leader.get_or_insert(via.conn);
+        leader == via.conn
     }
 }
 

@@ -59,7 +59,7 @@ fn send(op: &str, channels: &[(Channel, SymbolIx)], symbols: &Symbols, actions: 
     for batch in channels.chunks(ARGS_PER_MESSAGE) {
         let arg = |(channel, symbol): &(Channel, SymbolIx)| json!({ "channel": wire_name(*channel), "instId": &**symbols.name(*symbol) });
         let args: Vec<_> = batch.iter().map(arg).collect();
-        actions.sends.push(json!({ "op": op, "args": args }).to_string());
+        actions.send(json!({ "op": op, "args": args }).to_string());
     }
 }
 

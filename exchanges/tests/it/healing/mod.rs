@@ -305,6 +305,7 @@ proptest! {
             let at = tapeway_exchanges::adapter::At {
                 pos: again.next(),
                 received: tapeway_exchanges::ids::Nanos(input.received),
+                conn: tapeway_exchanges::conn::Conn::FIRST,
             };
             again.apply(at, input.kind, &mut input.bytes.clone());
             again.actions().clear();

@@ -106,7 +106,7 @@ impl World {
     }
 
     pub(crate) fn feed(&mut self, input: Input) {
-        let at = At { pos: self.decoder.next(), received: Nanos(input.received) };
+        let at = At { pos: self.decoder.next(), received: Nanos(input.received), conn: input.conn };
         self.decoder.apply(at, input.kind, &mut input.bytes.clone());
         self.asked.append(&mut self.decoder.actions().requests);
         self.decoder.actions().clear();

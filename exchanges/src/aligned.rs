@@ -1,0 +1,308 @@
+//! Two copies of one stream without numbers: which message of which connection is news.
+//!
+//! Each connection delivers the venue's messages in order, and may lack some. A message is known by a hash of what is
+//! in it (its time among that), so a message that both deliver is found again. For each connection is kept:
+//!
+//! ```text
+//! due      what was emitted and it has not delivered yet: it is behind
+//! queue    what it has delivered and was not emitted yet: it is ahead, or the other lacks something
+//! in step  one of its messages has been found again: from there on it goes on where the emitted rows do
+//! ```
+//!
+//! ```text
+//! message is due                        dropped; the connection is in step. What it had queued, the other lacks: late
+//! in step, nothing due, nothing queued  emitted: the first to deliver wins
+//! otherwise                             queued, until the other delivers it too: what was queued before it, the other
+//!                                       lacks, and it is emitted first
+//! a connection ends                     the other, when it is in step, goes on with what it has queued; when it is not,
+//!                                       nobody knows what lies between: a gap
+//! ```
+//!
+//! Venues may batch differently for each connection. Then nothing is found again, the connection is never in step, and
+//! the stream is as if it were alone. All of this changes by journaled input only, and all of it is saved.
+
+use std::collections::VecDeque;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    conn::{Conn, PerConn, Via},
+    event::{Level, Side},
+    ids::{Micros, Nanos},
+};
+
+/// Both connections' messages of one stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Aligned {
+    copies: PerConn<Copy>,
+    /// The last messages emitted, oldest first: a connection opened later may still deliver them, from a server of the
+    /// venue's that is behind.
+    recent: VecDeque<(u64, Option<Micros>)>,
+}
+
+/// One connection's part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Copy {
+    is_in_step: bool,
+    due: VecDeque<Due>,
+    queue: VecDeque<Message>,
+    /// Its snapshot, which was not emitted because the other was in step.
+    snapshot: Option<Snapshot>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Due {
+    key: u64,
+    time: Option<Micros>,
+    /// What it changed.
+    prices: Vec<(Side, Decimal)>,
+    /// It was emitted before the connection was opened, and need not come.
+    is_old: bool,
+}
+
+/// When a snapshot came, and what it says of the whole book.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Snapshot {
+    received: Nanos,
+    checksum: Option<u32>,
+}
+
+/// A book message that waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Message {
+    key: u64,
+    pub(crate) time: Option<Micros>,
+    pub(crate) checksum: Option<u32>,
+    pub(crate) levels: Vec<(Side, Decimal, Decimal)>,
+}
+
+impl Message {
+    /// A message of these levels.
+    pub(crate) fn new(time: Option<Micros>, checksum: Option<u32>, levels: &[Level]) -> Self {
+        let key = key(time, checksum, levels);
+        let levels = levels.iter().map(|level| (level.side, level.price, level.qty)).collect();
+        Self { key, time, checksum, levels }
+    }
+}
+
+/// What is to be done with a message.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// Emit it, after these, which the connection lacks.
+    Emit(Vec<Message>),
+    /// It is no news. Of these, which the other connection lacks, emit what nothing newer has replaced.
+    Drop(Vec<Message>),
+    /// It is kept until more is known.
+    Wait,
+}
+
+impl Aligned {
+    /// A snapshot of this connection was emitted: rows go on from here.
+    pub(crate) fn restart(&mut self, conn: Conn) {
+        self.copies = PerConn::default();
+        self.recent.clear();
+        self.copies[conn].is_in_step = true;
+    }
+
+    /// A connection was opened beside one that is.
+    pub(crate) fn on_open(&mut self, conn: Conn) {
+        let old =
+            self.recent.iter().map(|(key, time)| Due { key: *key, time: *time, prices: Vec::new(), is_old: true });
+        self.copies[conn] = Copy { due: old.collect(), ..Copy::default() };
+    }
+
+    /// A message was emitted that had nothing to wait for, and whose levels these are.
+    #[inline]
+    pub(crate) fn emitted(&mut self, time: Option<Micros>, checksum: Option<u32>, levels: &[Level]) {
+        self.remember(key(time, checksum, levels), time);
+    }
+
+    fn remember(&mut self, key: u64, time: Option<Micros>) {
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((key, time));
+    }
+
+    /// Whether a connection goes on where the emitted rows do.
+    pub(crate) fn is_in_step(&self, conn: Conn) -> bool {
+        self.copies[conn].is_in_step
+    }
+
+    /// A snapshot came that is not emitted: the other connection is in step.
+    pub(crate) fn on_snapshot(&mut self, conn: Conn, received: Nanos, checksum: Option<u32>) {
+        let due = std::mem::take(&mut self.copies[conn].due);
+        self.copies[conn] = Copy { due, snapshot: Some(Snapshot { received, checksum }), ..Copy::default() };
+    }
+
+    /// Whether this message has nothing to wait for: there is no other connection, and never was.
+    #[inline]
+    pub(crate) fn is_alone(&self, via: Via) -> bool {
+        via.others().is_empty() && self.copies[via.conn].due.is_empty() && self.copies[via.conn].queue.is_empty()
+    }
+
+    /// Judges a message, whose levels these are.
+    pub(crate) fn offer(&mut self, via: Via, time: Option<Micros>, checksum: Option<u32>, levels: &[Level]) -> Verdict {
+        let key = key(time, checksum, levels);
+        let own = &mut self.copies[via.conn];
+        if let Some(at) = own.due.iter().position(|due| due.key == key) {
+            let late = self.late(via.conn);
+            let own = &mut self.copies[via.conn];
+            own.is_in_step = true;
+            own.due.drain(..=at);
+            return Verdict::Drop(late);
+        }
+        let is_alone = via.others().is_empty();
+        if is_alone && own.due.front().is_some_and(|due| time < due.time) {
+            // The connection that ended lacked this one: it is from before what that one delivered.
+            own.queue.push_back(Message::new(time, checksum, levels));
+            return Verdict::Drop(self.late(via.conn));
+        }
+        let is_next = own.is_in_step && own.due.is_empty() && own.queue.is_empty();
+        if !is_alone && !is_next {
+            own.queue.push_back(Message::new(time, checksum, levels));
+            if own.queue.len() > QUEUE_MAX {
+                own.queue.clear();
+                own.is_in_step = false;
+            }
+            return Verdict::Wait;
+        }
+        own.due.clear();
+        self.remember(key, time);
+        let mut before = Vec::new();
+        for other in via.others().iter() {
+            let prices = || levels.iter().map(|level| (level.side, level.price)).collect();
+            before = self.copies[other].on_emitted(key, time, prices);
+        }
+        Verdict::Emit(before)
+    }
+
+    /// What a connection just delivered does not follow from what was emitted: it lacks something. When the other is in
+    /// step, that one goes on: gives what it has queued; `None` when there is no other in step.
+    pub(crate) fn distrust(&mut self, via: Via, wrong: Message) -> Option<Vec<Message>> {
+        let other = via.others().iter().find(|other| self.copies[*other].is_in_step)?;
+        // It was noted as emitted, and is not.
+        self.copies[other].due.retain(|due| due.key != wrong.key);
+        self.copies[via.conn] = Copy::default();
+        self.copies[via.conn].queue.push_back(wrong);
+        let gone_on = self.go_on(other);
+        for message in &gone_on {
+            let prices = || message.levels.iter().map(|(side, price, _)| (*side, *price)).collect();
+            self.copies[via.conn].on_emitted(message.key, message.time, prices);
+        }
+        Some(gone_on)
+    }
+
+    /// A connection ended. Gives what the other goes on with; `None` when it is not in step, or there is none.
+    pub(crate) fn on_close(&mut self, via: Via, received: Nanos, checksum: Option<u32>) -> Option<Vec<Message>> {
+        self.copies[via.conn] = Copy::default();
+        let other = via.others().iter().next()?;
+        let copy = &mut self.copies[other];
+        if let (false, Some(snapshot)) = (copy.is_in_step, copy.snapshot) {
+            // Nothing has come since its snapshot, by either.
+            let is_same = match (snapshot.checksum, checksum) {
+                (Some(own), Some(emitted)) => own == emitted,
+                (None, _) | (_, None) => received.since(snapshot.received) >= SILENCE_MIN,
+            };
+            copy.is_in_step = is_same && copy.is_silent();
+        }
+        copy.is_in_step.then(|| self.go_on(other))
+    }
+
+    /// Whether a connection could go on alone.
+    pub(crate) fn can_go_on(&self, conn: Conn) -> bool {
+        let copy = &self.copies[conn];
+        copy.is_in_step || (copy.snapshot.is_some() && copy.is_silent())
+    }
+
+    /// A frame of this connection is lost: it is out of step until something is found again.
+    pub(crate) fn lose_step(&mut self, conn: Conn) {
+        self.copies[conn].is_in_step = false;
+        self.copies[conn].snapshot = None;
+    }
+
+    /// Takes what a connection has queued, to be emitted next; what is older than what was emitted stays out.
+    fn go_on(&mut self, conn: Conn) -> Vec<Message> {
+        let copy = &mut self.copies[conn];
+        let newest = copy.due.back().and_then(|due| due.time);
+        let queue: Vec<_> = copy.queue.drain(..).filter(|message| newest.is_none() || message.time > newest).collect();
+        if !queue.is_empty() {
+            copy.due.clear();
+        }
+        queue
+    }
+
+    /// Takes what a connection has queued before something that was emitted already, without the levels that have been
+    /// replaced since. Of one that was not in step nobody knows whether it is news.
+    fn late(&mut self, conn: Conn) -> Vec<Message> {
+        let Copy { due, queue, is_in_step, .. } = &mut self.copies[conn];
+        let mut late: Vec<_> = queue.drain(..).filter(|_| *is_in_step).collect();
+        for message in &mut late {
+            message.levels.retain(|(side, price, _)| !due.iter().any(|due| due.prices.contains(&(*side, *price))));
+            message.checksum = None; // It was of the book as it was then.
+        }
+        late.retain(|message| !message.levels.is_empty());
+        late
+    }
+}
+
+impl Copy {
+    /// Nothing has come by it or by the other since it was opened, but its snapshot.
+    fn is_silent(&self) -> bool {
+        self.due.iter().all(|due| due.is_old) && self.queue.is_empty()
+    }
+
+    /// A message that the other connection delivered was emitted. Gives what this one delivered before it, and the other
+    /// lacks.
+    fn on_emitted(
+        &mut self,
+        key: u64,
+        time: Option<Micros>,
+        prices: impl FnOnce() -> Vec<(Side, Decimal)>,
+    ) -> Vec<Message> {
+        if let Some(at) = self.queue.iter().position(|message| message.key == key) {
+            let mut before: Vec<_> = self.queue.drain(..=at).collect();
+            before.pop();
+            if !std::mem::replace(&mut self.is_in_step, true) {
+                before.clear(); // It may be from before what was emitted.
+            }
+            self.due.clear();
+            return before;
+        }
+        if self.due.len() >= DUE_MAX {
+            self.due.pop_front();
+        }
+        self.due.push_back(Due { key, time, prices: prices(), is_old: false });
+        Vec::new()
+    }
+}
+
+/// A hash of a message that is the same in every process, over time, checksum and levels.
+fn key(time: Option<Micros>, checksum: Option<u32>, levels: &[Level]) -> u64 {
+    let mut hash = 0_u64;
+    let mut mix = |word: u64| hash = (hash.rotate_left(23) ^ word).wrapping_mul(HASH_FACTOR);
+    mix(time.map_or(0, |time| time.0.cast_unsigned()));
+    mix(checksum.map_or(u64::MAX, u64::from));
+    for level in levels {
+        mix(u64::from(level.side == Side::Sell));
+        for number in [level.price, level.qty] {
+            let bytes = number.serialize();
+            let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
+            mix(word(0));
+            mix(word(8));
+        }
+    }
+    hash
+}
+
+/// An odd number whose bits are mixed.
+const HASH_FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Messages emitted before a connection was opened that it may deliver all the same.
+const RECENT_MAX: usize = 16;
+/// Emitted messages of one book that a connection may be behind; of more the oldest are forgotten.
+const DUE_MAX: usize = 2_048;
+/// Messages of one book that a connection may be ahead; more mean that it delivers them in other pieces.
+const QUEUE_MAX: usize = 1_024;
+/// A book without checksums of which neither connection brought anything for this long after a snapshot is that snapshot.
+const SILENCE_MIN: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,0 +1,62 @@
+//! Which connections of a lane are open and what they ask for, as adapters keep it in their state.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    adapter::LanePlan,
+    conn::{Conn, Conns, Via},
+};
+
+/// The open connections and the plan they share.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Saved")]
+pub(crate) struct LaneConns {
+    /// The plan of the connections that are open, as far as we know.
+    pub(crate) plan: Option<LanePlan>,
+    open: Conns,
+}
+
+/// As saved: a state from before lanes could have two connections has a plan while its one is open.
+#[derive(Deserialize)]
+struct Saved {
+    plan: Option<LanePlan>,
+    #[serde(default)]
+    open: Option<Conns>,
+}
+
+impl From<Saved> for LaneConns {
+    fn from(Saved { plan, open }: Saved) -> Self {
+        let mut old = Conns::NONE;
+        if plan.is_some() {
+            old.insert(Conn::FIRST);
+        }
+        Self { plan, open: open.unwrap_or(old) }
+    }
+}
+
+impl LaneConns {
+    /// A connection is open.
+    pub(crate) fn on_open(&mut self, conn: Conn) {
+        self.open.insert(conn);
+    }
+
+    /// A connection is gone; `true` when it was the last.
+    pub(crate) fn on_close(&mut self, conn: Conn) -> bool {
+        self.open.remove(conn);
+        let is_last = self.open.is_empty();
+        if is_last {
+            self.plan = None;
+        }
+        is_last
+    }
+
+    /// Those open.
+    pub(crate) fn open(&self) -> Conns {
+        self.open
+    }
+
+    /// An input's connection among those open.
+    pub(crate) fn via(&self, conn: Conn) -> Via {
+        Via { conn, open: self.open }
+    }
+}
