@@ -25,7 +25,9 @@ pub fn all() -> Vec<Capture> {
     let rooms = Path::new(env!("CARGO_MANIFEST_DIR")).join("../exchanges/src/venue");
     let mut paths = Vec::new();
     for room in fs::read_dir(rooms).expect("the venues' folder is there") {
-        let Ok(entries) = fs::read_dir(room.expect("its entries can be read").path().join("captures")) else { continue };
+        let Ok(entries) = fs::read_dir(room.expect("its entries can be read").path().join("captures")) else {
+            continue;
+        };
         paths.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
     }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));

@@ -4,6 +4,7 @@
 
 use tapeway_exchanges::{
     adapter::At,
+    conn::Conn,
     decoder::Decoder,
     event::Events,
     ids::{FramePos, Nanos},
@@ -31,7 +32,9 @@ pub fn run(bytes: &[u8]) {
     let mut decoder = Decoder::new(spec, FramePos::FIRST);
     if number % 2 == 1 {
         CAPTURES.with(|captures| {
-            for (received, kind, input) in captures.iter().filter(|one| one.venue == spec.name).flat_map(|one| &one.inputs) {
+            for (received, kind, input) in
+                captures.iter().filter(|one| one.venue == spec.name).flat_map(|one| &one.inputs)
+            {
                 feed(&mut decoder, *received, *kind, input);
             }
         });
@@ -42,7 +45,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn feed(decoder: &mut Decoder, received: i64, kind: Kind, bytes: &[u8]) {
-    let at = At { pos: decoder.next(), received: Nanos(received) };
+    let at = At { pos: decoder.next(), received: Nanos(received), conn: Conn::FIRST };
     decoder.apply(at, kind, &mut bytes.to_vec());
     decoder.swap_events(Events::default());
     decoder.actions().clear();

@@ -11,6 +11,7 @@
 
 use tapeway_exchanges::{
     adapter::At,
+    conn::Conn,
     decoder::Decoder,
     event::{Events, Note},
     ids::{FramePos, Nanos},
@@ -71,22 +72,22 @@ impl Lane {
     }
 
     fn take(&mut self, record: Record<'_>) {
-        let (kind, bytes) = match record {
+        let (kind, conn, bytes) = match record {
             Record::Clock(time) => {
                 self.clock = time;
                 return;
             }
-            Record::Input(kind, bytes) => (kind, bytes),
+            Record::Input(kind, conn, bytes) => (kind, conn, bytes),
             Record::Answer(status, body) => {
                 let Some(tag) = self.requests.pop() else { return };
                 let mut bytes = Vec::new();
                 put_http(&mut bytes, &tag, status, body);
-                (Kind::Http, bytes)
+                (Kind::Http, Conn::FIRST, bytes)
             }
         };
         self.clock = self.clock.saturating_add(50_000_000);
         self.weight += bytes.len() + INPUT_WEIGHT;
-        let at = At { pos: self.whole.next(), received: Nanos(self.clock) };
+        let at = At { pos: self.whole.next(), received: Nanos(self.clock), conn };
         self.whole.apply(at, kind, &mut bytes.clone());
         self.resumed.apply(at, kind, &mut bytes.clone());
         let events = self.whole.swap_events(Events::default());
@@ -97,7 +98,7 @@ impl Lane {
         self.assert_bounded();
         self.whole.tick(Nanos(self.clock));
         let actions = self.whole.actions();
-        let bytes_wanted: usize = actions.sends.iter().map(String::len).sum();
+        let bytes_wanted: usize = actions.sends.iter().map(|(_, text)| text.len()).sum();
         assert!(bytes_wanted <= self.weight * 64, "{bytes_wanted} bytes to send after {} bytes", self.weight);
         assert!(actions.requests.len() <= self.weight, "{} requests", actions.requests.len());
         for request in actions.requests.drain(..) {
@@ -125,6 +126,7 @@ fn assert_same(whole: &Events, resumed: &Events) {
     assert_eq!(whole.trades, resumed.trades);
     assert_eq!(whole.levels, resumed.levels);
     assert_eq!(whole.quotes, resumed.quotes);
+    assert_eq!(whole.top_books, resumed.top_books);
     assert_eq!(whole.notes, resumed.notes);
     assert_eq!(whole.symbols, resumed.symbols);
     assert_eq!(whole.rows_total, resumed.rows_total);
@@ -151,6 +153,9 @@ fn assert_sound(events: &Events) {
     assert!(events.trades.is_sorted_by_key(|trade| trade.frame));
     assert!(events.levels.is_sorted_by_key(|level| level.frame));
     assert!(events.quotes.is_sorted_by_key(|quote| quote.frame));
+    for book in &events.top_books {
+        assert!(is_there(book.frame, book.symbol.0), "{book:?}");
+    }
     for note in &events.notes {
         let (frame, symbol) = match note {
             Note::Gap(gap) => (gap.frame, gap.symbol),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tapeway_exchanges::{
     adapter::{At, LanePlan},
     config::{Limits, VenueConfig},
+    conn::Conn,
     decoder::Decoder,
     event::Events,
     ids::{FramePos, Nanos},
@@ -68,16 +69,20 @@ pub fn run(bytes: &[u8]) {
         let open = serde_json::to_vec(plan).expect("a plan is plain JSON");
         feed(&mut decoder, Kind::Open, &open);
         let sends = std::mem::take(&mut decoder.actions().sends);
-        for send in sends {
+        for (_, send) in sends {
             assert!(serde_json::from_str::<serde_json::Value>(&send).is_ok(), "sends {send:?}");
             feed(&mut decoder, Kind::Text, send.as_bytes());
         }
-        feed(&mut decoder, Kind::Plan, br#"{"lane":"x","url":"u","http_url":"h","symbols":[],"channels":[],"book_depth":null}"#);
+        feed(
+            &mut decoder,
+            Kind::Plan,
+            br#"{"lane":"x","url":"u","http_url":"h","symbols":[],"channels":[],"book_depth":null}"#,
+        );
     }
 }
 
 fn feed(decoder: &mut Decoder, kind: Kind, bytes: &[u8]) {
-    let at = At { pos: decoder.next(), received: Nanos(1_760_000_000_000_000_000) };
+    let at = At { pos: decoder.next(), received: Nanos(1_760_000_000_000_000_000), conn: Conn::FIRST };
     decoder.apply(at, kind, &mut bytes.to_vec());
     decoder.swap_events(Events::default());
 }

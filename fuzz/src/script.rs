@@ -8,6 +8,7 @@
 //!          A http, in answer to the oldest open request: status u8 | body
 //!          O open | P plan: a LanePlan as JSON, or the number of a plan: see `plan_of`
 //!          C close: a CloseReason as JSON, or the number of a kind
+//!          t b o p c: the same of the lane's second connection
 //!          W what time it is from here on, as text: nanoseconds since 1970
 //! ```
 
@@ -15,6 +16,7 @@ use std::collections::VecDeque;
 
 use tapeway_exchanges::{
     adapter::{CloseKind, CloseReason, LanePlan},
+    conn::Conn,
     input::{Kind, put_http},
     venue::VenueSpec,
 };
@@ -23,7 +25,7 @@ use tapeway_exchanges::{
 #[derive(Debug)]
 pub enum Record<'a> {
     /// An input whose bytes are in the script.
-    Input(Kind, Vec<u8>),
+    Input(Kind, Conn, Vec<u8>),
     /// An answer to the oldest request that has none.
     Answer(u16, &'a [u8]),
     /// The clock from here on.
@@ -39,33 +41,34 @@ pub fn read<'a>(spec: &'static VenueSpec, bytes: &'a [u8]) -> (usize, Vec<Record
 
 fn one<'a>(spec: &'static VenueSpec, record: &'a [u8]) -> Option<Record<'a>> {
     let (op, rest) = record.split_first()?;
-    Some(match op {
-        b'T' => Record::Input(Kind::Text, rest.to_vec()),
-        b'B' => Record::Input(Kind::Binary, rest.to_vec()),
+    let conn = if op.is_ascii_lowercase() { Conn::SECOND } else { Conn::FIRST };
+    Some(match op.to_ascii_uppercase() {
+        b'T' => Record::Input(Kind::Text, conn, rest.to_vec()),
+        b'B' => Record::Input(Kind::Binary, conn, rest.to_vec()),
         b'H' => {
             let at = rest.iter().position(|byte| *byte == TAG_END)?;
             let (status, body) = rest[at + 1..].split_first()?;
             let mut bytes = Vec::new();
             put_http(&mut bytes, &String::from_utf8_lossy(&rest[..at]), status_of(*status), body);
-            Record::Input(Kind::Http, bytes)
+            Record::Input(Kind::Http, Conn::FIRST, bytes)
         }
         b'A' => {
             let (status, body) = rest.split_first()?;
             Record::Answer(status_of(*status), body)
         }
         b'O' | b'P' => {
-            let kind = if *op == b'O' { Kind::Open } else { Kind::Plan };
+            let kind = if op.eq_ignore_ascii_case(&b'O') { Kind::Open } else { Kind::Plan };
             match rest {
-                [number] => Record::Input(kind, json(&plan_of(spec, *number))),
-                _ => Record::Input(kind, rest.to_vec()),
+                [number] => Record::Input(kind, conn, json(&plan_of(spec, *number))),
+                _ => Record::Input(kind, conn, rest.to_vec()),
             }
         }
         b'C' => match rest {
             [number] => {
                 let kind = CLOSES[usize::from(*number) % CLOSES.len()];
-                Record::Input(Kind::Close, json(&CloseReason { kind, detail: "as told".into() }))
+                Record::Input(Kind::Close, conn, json(&CloseReason { kind, detail: "as told".into() }))
             }
-            _ => Record::Input(Kind::Close, rest.to_vec()),
+            _ => Record::Input(Kind::Close, conn, rest.to_vec()),
         },
         b'W' => Record::Clock(std::str::from_utf8(rest).ok()?.parse().ok()?),
         _ => return None,

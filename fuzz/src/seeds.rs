@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 
 use tapeway_exchanges::{
     adapter::At,
+    conn::Conn,
     decoder::Decoder,
     event::Events,
     ids::{FramePos, Nanos},
@@ -42,7 +43,7 @@ fn main() -> std::io::Result<()> {
                 let plan = [&[venue, 2, 4][..], b"BTCUSDT ETH-USD XRP/USD", &[0xFF], bytes].concat();
                 write(folder, "plan", &format!("{index}-{at}"), &plan)?;
             }
-            let at = At { pos: decoder.next(), received: Nanos(*received) };
+            let at = At { pos: decoder.next(), received: Nanos(*received), conn: Conn::FIRST };
             decoder.apply(at, *kind, &mut bytes.clone());
             decoder.swap_events(Events::default());
         }
@@ -65,7 +66,12 @@ fn main() -> std::io::Result<()> {
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or("venue").to_owned();
         write(folder, "config", &name, &[&main, &[0xFF][..], &fs::read(&path)?].concat())?;
     }
-    for (how, text) in [(0u8, &b"one two three four five six seven eight\xFF"[..]), (4, b"a b c\xFF\0\0\x10\0"), (2, b"x"), (3, b"TAPEWAYJ")] {
+    for (how, text) in [
+        (0u8, &b"one two three four five six seven eight\xFF"[..]),
+        (4, b"a b c\xFF\0\0\x10\0"),
+        (2, b"x"),
+        (3, b"TAPEWAYJ"),
+    ] {
         write(folder, "journal", &how.to_string(), &[&[how], text].concat())?;
     }
     Ok(())

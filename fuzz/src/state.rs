@@ -5,6 +5,7 @@
 
 use tapeway_exchanges::{
     adapter::At,
+    conn::Conn,
     decoder::Decoder,
     event::Events,
     ids::{FramePos, Nanos},
@@ -24,8 +25,9 @@ pub fn run(bytes: &[u8]) {
     let Ok(mut decoder) = Decoder::restore(spec, state, FramePos::new(1_000)) else { return };
     drop(decoder.state());
     CAPTURES.with(|captures| {
-        for (received, kind, input) in captures.iter().filter(|one| one.venue == spec.name).flat_map(|one| &one.inputs) {
-            let at = At { pos: decoder.next(), received: Nanos(*received) };
+        for (received, kind, input) in captures.iter().filter(|one| one.venue == spec.name).flat_map(|one| &one.inputs)
+        {
+            let at = At { pos: decoder.next(), received: Nanos(*received), conn: Conn::FIRST };
             decoder.apply(at, *kind, &mut input.clone());
             decoder.swap_events(Events::default());
             decoder.actions().clear();

@@ -447,9 +447,9 @@ async fn encode(encoder: &mut Option<Encoder>) {
     }
 }
 
-/// Tries to find single refused rows in one batch: a second or two. A batch with more bad rows than that finds is refused
+/// Tries to find single refused rows in one batch: seconds on a slow server. A batch with more bad rows than that finds is refused
 /// in pieces.
-const ISOLATE_TRIES_MAX: usize = 1_000;
+const ISOLATE_TRIES_MAX: usize = 256;
 /// Rows encoded between two looks at the connection: about a quarter of a millisecond.
 const ROWS_PER_SLICE: usize = 1_024;
 /// How often lanes that are not claimed are tried again.

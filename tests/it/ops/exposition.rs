@@ -60,6 +60,8 @@ fn labels(doc: &str) -> Vec<String> {
 }
 
 fn kind(source: &str, constant: &str) -> Kind {
+    // Calls may be broken over lines.
+    let source: String = source.chars().filter(|c| !c.is_whitespace()).collect();
     let is = |what: &str| source.contains(&format!("describe_{what}!({constant},"));
     match (is("counter"), is("gauge"), is("histogram")) {
         (true, false, false) => Kind::Counter,
