@@ -288,6 +288,7 @@ fn lane(spec: &'static VenueSpec, identity: &journal::Identity, dir: &Path, end:
         venue: spec,
         journal_id: identity.journal_id,
         dir: dir.into(),
+        disk: Arc::new(RealDisk),
         progress,
         rows: Rows::default(),
         queue: Queue::new(1),
