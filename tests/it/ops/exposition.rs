@@ -60,6 +60,7 @@ fn labels(doc: &str) -> Vec<String> {
 }
 
 fn kind(source: &str, constant: &str) -> Kind {
+    let source: String = source.split_whitespace().collect(); // A long description stands on lines of its own.
     let is = |what: &str| source.contains(&format!("describe_{what}!({constant},"));
     match (is("counter"), is("gauge"), is("histogram")) {
         (true, false, false) => Kind::Counter,
