@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::FrameError, ids::Micros};
+use crate::{error::FrameError, ids::Micros, symbols::SYMBOL_BYTES_MAX};
 
 /// One instrument as the venue lists it, normalized. Fields the venue does not give are `None`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,13 @@ impl InstrumentKind {
             Self::Option => "option",
         }
     }
+}
+
+/// Takes out of a list the instruments whose symbol cannot be one (empty, or longer than a lane takes); gives how many.
+pub fn drop_unnamed(list: &mut Vec<Instrument>) -> usize {
+    let before = list.len();
+    list.retain(|one| (1..=SYMBOL_BYTES_MAX).contains(&one.symbol.len()));
+    before - list.len()
 }
 
 /// Where a venue's instrument list comes from, and how to read it.

@@ -2,7 +2,10 @@
 //!
 //! Held: no panic; an instrument has a name; no more instruments than bytes.
 
-use tapeway_exchanges::{metadata::Source, venue::VENUES};
+use tapeway_exchanges::{
+    metadata::{Source, drop_unnamed},
+    venue::VENUES,
+};
 
 /// Runs one case.
 ///
@@ -12,10 +15,13 @@ use tapeway_exchanges::{metadata::Source, venue::VENUES};
 pub fn run(bytes: &[u8]) {
     let Some((number, body)) = bytes.split_first() else { return };
     let spec = &VENUES[usize::from(*number) % VENUES.len()];
-    let list = match spec.metadata {
+    let mut list = match spec.metadata {
         Source::Http { parse, .. } => parse(&mut body.to_vec()).ok(),
         Source::WebSocket { parse, .. } => parse(&mut body.to_vec()).ok().flatten(),
     };
+    if let Some(list) = &mut list {
+        drop_unnamed(list);
+    }
     for one in list.iter().flatten() {
         assert!(!one.symbol.is_empty(), "{one:?}");
     }

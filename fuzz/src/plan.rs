@@ -44,6 +44,7 @@ pub fn run(bytes: &[u8]) {
         symbols,
         channels: spec.channels.to_vec(),
         book_depth: spec.book_depths.first().copied(),
+        order_books: None,
         lanes_min: usize::from(*lanes_min % 16),
         ws_url: spec.ws_url.into(),
         http_url: spec.http_url.into(),

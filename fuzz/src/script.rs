@@ -94,6 +94,7 @@ fn plan_of(spec: &'static VenueSpec, number: u8) -> LanePlan {
         symbols: names.map(|(_, name)| (*name).into()).collect(),
         channels: channels.map(|(_, channel)| *channel).collect(),
         book_depth: (number & 0x80 != 0).then(|| spec.book_depths.first().copied()).flatten(),
+        order_books: None,
     }
 }
 

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use futures_util::{SinkExt, StreamExt};
 use tapeway_exchanges::{
     error::FrameError,
-    metadata::{Instrument, ParseMessage, Source},
+    metadata::{self, Instrument, ParseMessage, Source},
 };
 use thiserror::Error;
 use tokio::time::{Duration, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
+use tracing::warn;
 use wildmatch::WildMatch;
 
 use crate::{
@@ -59,7 +60,11 @@ pub enum DirectoryError {
 ///
 /// See [`DirectoryError`]; nothing is kept of a list that could not be read whole.
 pub(super) async fn fetch(venue: &Venue, link: &VenueLink) -> Result<Vec<Instrument>, DirectoryError> {
-    let list = fetch_any(venue, link).await?;
+    let mut list = fetch_any(venue, link).await?;
+    let unnamed = metadata::drop_unnamed(&mut list);
+    if unnamed > 0 {
+        warn!(venue = venue.spec.name, unnamed, "instruments without a usable symbol in the venue's list are left out");
+    }
     if list.is_empty() { Err(DirectoryError::Empty { venue: venue.spec.name }) } else { Ok(list) }
 }
 

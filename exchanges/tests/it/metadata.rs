@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read, path::Path};
 
-use tapeway_exchanges::metadata::{Instrument, Source};
+use tapeway_exchanges::metadata::{Instrument, Source, drop_unnamed};
 
 use crate::{corpus::corpus, harness::spec};
 
@@ -128,4 +128,18 @@ fn body(corpus: &Path, venue: &str, file: &str) -> Vec<u8> {
     let mut body = Vec::new();
     zstd::Decoder::new(compressed).unwrap().read_to_end(&mut body).unwrap();
     body
+}
+
+/// Found by fuzzing: `instId` misspelt. A pattern would have subscribed to the instrument without a name.
+#[test]
+fn an_instrument_without_a_symbol_is_no_instrument() {
+    let body = r#"{"code":"0","data":[
+        {"instType":"SPOT","iIndts":"BTC-USDT","baseCcy":"BTC","quoteCcy":"USDT","state":"live","tickSz":"0.1"},
+        {"instType":"SPOT","instId":"ETH-USDT","baseCcy":"ETH","quoteCcy":"USDT","state":"live","tickSz":"0.1"}]}"#;
+    let Source::Http { parse, .. } = spec("okx").metadata else { panic!("OKX has its list over HTTP") };
+    let mut list = parse(&mut body.as_bytes().to_vec()).unwrap();
+    assert_eq!(drop_unnamed(&mut list), 1);
+    assert_eq!(list.iter().map(|one| &*one.symbol).collect::<Vec<_>>(), ["ETH-USDT"]);
+    list[0].symbol = "X".repeat(65);
+    assert_eq!((drop_unnamed(&mut list), list.len()), (1, 0));
 }
