@@ -289,7 +289,6 @@ fn lane(spec: &'static VenueSpec, identity: &journal::Identity, dir: &Path, end:
         journal_id: identity.journal_id,
         disk: Arc::new(RealDisk),
         dir: dir.into(),
-        disk: Arc::new(RealDisk),
         progress,
         rows: Rows::default(),
         queue: Queue::new(1),
