@@ -11,6 +11,7 @@
 //! book, quote with a seq left out up to the last one in the database
 //! book, quote without    left out up to the venue's time of the last one in the database; of messages with that very
 //!                        time as many as are there
+//! whole book of a moment left out up to the last moment in the database
 //! neither                left out if received before the seam
 //! ```
 //!
@@ -31,7 +32,7 @@ use std::{
 };
 
 use tapeway_exchanges::{
-    event::{Cause, Channel, Events, Flags, Gap, GapClosed, GapEnd, GapId, Level, Note, Quote, Reject, Trade},
+    event::{Cause, Channel, Events, Flags, Gap, GapClosed, GapEnd, GapId, Level, Note, Quote, Reject, TopBook, Trade},
     ids::{FramePos, Micros, Nanos, SymbolIx},
 };
 use tokio_postgres::Row as SqlRow;
@@ -61,6 +62,7 @@ pub(super) struct Seam {
     trades: HashMap<i32, Option<LastTrade>>,
     books: HashMap<i32, Option<Last>>,
     quotes: HashMap<i32, Option<Last>>,
+    tops: HashMap<i32, Option<Last>>,
     /// Gaps made here that wait for a snapshot.
     open: HashMap<i32, GapId>,
     /// Positions the journal does not hold, told with the next piece.
@@ -129,6 +131,7 @@ impl Seam {
             trades: HashMap::new(),
             books: HashMap::new(),
             quotes: HashMap::new(),
+            tops: HashMap::new(),
             open: open.collect(),
             lost,
             left: None,
@@ -176,6 +179,7 @@ impl Seam {
         self.trades(piece, &stored, &mut notes);
         self.levels(piece, &mut notes);
         self.quotes(piece);
+        self.tops(piece);
         let rows = (rows_before - piece.rows()) as u64;
         if let Some((first, last)) = self.left.take() {
             let (first, end) = (piece.events.pos(first), piece.events.pos(last).next());
@@ -230,6 +234,10 @@ impl Seam {
         let wanted = self.wanted::<Quote, _>(piece, &self.quotes);
         for (instrument, row) in self.ask(connection, LAST_QUOTES, &wanted).await? {
             self.quotes.insert(instrument, row.map(|row| Last::of(&row)));
+        }
+        let wanted = self.wanted::<TopBook, _>(piece, &self.tops);
+        for (instrument, row) in self.ask(connection, LAST_TOPS, &wanted).await? {
+            self.tops.insert(instrument, row.map(|row| Last::of(&row)));
         }
         Ok(())
     }
@@ -396,6 +404,20 @@ impl Seam {
             self.count(quote.frame, is_kept)
         });
         piece.events.quotes = quotes;
+    }
+
+    /// Whole books are of moments: one that is there is not told again, nor one from before it.
+    fn tops(&mut self, piece: &mut Piece) {
+        let until = self.until;
+        let mut tops = std::mem::take(&mut piece.events.top_books);
+        tops.retain(|top| {
+            let instrument = piece.instruments[top.symbol.0 as usize].0;
+            let Some(Some(last)) = self.tops.get_mut(&instrument) else { return true };
+            let at = (piece.events.pos(top.frame), piece.events.received(top.frame));
+            let is_kept = top.frame < piece.from || last.is_followed_by((None, top.time), Flags::NONE, at, until);
+            self.count(top.frame, is_kept)
+        });
+        piece.events.top_books = tops;
     }
 
     /// Remembers where rows are left out; gives back whether this one is kept.
@@ -565,6 +587,14 @@ CROSS JOIN LATERAL (
     SELECT seq, time, lane_id FROM market_data.quotes
     WHERE instrument_id = asked.id AND (lane_id <> $2 OR $3)
     ORDER BY time DESC, seq DESC NULLS LAST LIMIT 1) AS last";
+
+const LAST_TOPS: &str = "
+SELECT asked.id, NULL::bigint, last.time, 1::bigint
+FROM unnest($1::int[]) AS asked (id)
+CROSS JOIN LATERAL (
+    SELECT time FROM market_data.order_books
+    WHERE instrument_id = asked.id AND (lane_id <> $2 OR $3)
+    ORDER BY time DESC LIMIT 1) AS last";
 
 /// Of a gap that one owner could not heal, trades may have come by another: it is healed when all have, and counts them
 /// otherwise.
