@@ -131,7 +131,7 @@ fn a_thousand_reconnects_leave_nothing_behind() {
             lanes.len() == LANES * venues.len()
                 && lanes.iter().all(|lane| lane["reconnects"] == round && lane["connection"] == "open")
         });
-        let open: u64 = venues.iter().map(|venue| world.stats(*venue).connections_open as u64).sum();
+        let open: u64 = venues.iter().map(|venue| world.stats(*venue).connections_open).sum();
         assert_eq!(open, (LANES * venues.len()) as u64, "in round {round}");
         if round == 1 {
             after_first = Some(Held::of(&daemon));
