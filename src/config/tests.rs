@@ -101,7 +101,10 @@ mod accepted {
         assert_eq!(config.writer.pin, Pin::Auto);
         assert_eq!(config.http.listen, "127.0.0.1:9464".parse().unwrap());
         assert!(config.http.listen.ip().is_loopback());
-        assert_eq!(config.database.tables.keys().collect::<Vec<_>>(), ["book_deltas", "quotes", "trades"]);
+        assert_eq!(
+            config.database.tables.keys().collect::<Vec<_>>(),
+            ["book_deltas", "order_books", "quotes", "trades"]
+        );
         assert_eq!(config.database.tables["trades"].drop_after, None);
         assert!(config.venues.is_empty());
     }

@@ -7,15 +7,14 @@
 //! task that owns the intake. A connection that is to end (its lifetime, a venue's notice) is *retired*: it is closed when
 //! the other could go on alone, and where there is no other, one is opened for that, with `redundancy: 1` too.
 
-use std::{mem::discriminant, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tapeway_exchanges::{
     adapter::{CloseKind, CloseReason, LanePlan},
     conn::Conn,
     decoder::Decoder,
-    event::Channel,
-    ids::{Nanos, SymbolIx},
+    ids::Nanos,
     input::{self, Kind},
 };
 use tokio::{
@@ -23,32 +22,33 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tokio_tungstenite::tungstenite::{self, Message};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::{
     journal::{self, LaneJournal},
     lane::Lane,
-    status::{Connection, LaneStatus, PROBLEMS_MAX, Shared, Subscriptions, unix_now},
+    status::{Connection, LaneStatus, Shared, unix_now},
 };
 
 mod backoff;
 mod clock;
 pub mod connect;
+mod connections;
 pub mod http;
 pub mod intake;
 pub mod limiter;
 mod requests;
 mod slot;
+mod ticks;
 pub mod tls;
 mod watchdog;
 
 use clock::ClockSteps;
-use connect::{ConnectError, Dialer, WebSocket};
+use connect::Dialer;
 use intake::Intake;
 use limiter::Limiter;
 use requests::{Answered, Requests};
-use slot::{Event, Retiring, Slot, State};
-use watchdog::Finding;
+use slot::{Event, Slot, State};
 
 /// What all lanes of one venue share.
 #[derive(Debug)]
@@ -98,7 +98,6 @@ pub struct Session {
     requests: Option<Requests>,
     /// When what was received must be handed on.
     flush_at: Option<Instant>,
-    clock: ClockSteps,
 }
 
 /// How a session ended.
@@ -125,8 +124,7 @@ impl Session {
         let order = orders.borrow_and_update().clone();
         let slots = Conn::ALL.map(Slot::new);
         let (turn, requests, flush_at) = (Conn::FIRST, None, None);
-        let clock = ClockSteps::new();
-        Self { intake, order, orders, stop, status, slots, turn, requests, flush_at, clock }
+        Self { intake, order, orders, stop, status, slots, turn, requests, flush_at }
     }
 
     /// Runs until told to stop or the journal is lost.
@@ -195,20 +193,11 @@ impl Session {
         }
     }
 
-    /// Journals the end of connections that the journal believes open and that are not.
-    fn bury(&mut self, reason: &CloseReason) -> Result<(), journal::Error> {
-        for conn in self.intake.decoder().open().iter() {
-            if !self.slots[conn.index()].is_open() {
-                self.closed(conn, reason)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Connects, reads, acts and watches until told to stop.
     async fn pump(&mut self) -> Result<(), journal::Error> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clock = ClockSteps::new();
         let mut stop = self.stop.clone();
         self.take_order();
         self.arrange();
@@ -239,45 +228,21 @@ impl Session {
                 () = sleep_until(send_at.unwrap_or(never)), if send_at.is_some() => self.send().await?,
                 answered = Requests::next(requests), if requests.is_some() => self.on_answer(answered)?,
                 () = changed(orders) => self.on_order()?,
-                _ = tick.tick() => self.on_tick()?,
+                _ = tick.tick() => {
+                    if let Some(detail) = clock.look() {
+                        let reason = CloseReason { kind: CloseKind::Rotation, detail };
+                        for conn in Conn::ALL {
+                            self.end(conn, &reason)?;
+                        }
+                    }
+                    self.on_tick()?;
+                }
                 () = stopped(&mut stop) => {
                     let reason = CloseReason { kind: CloseKind::Shutdown, detail: "told to stop".into() };
                     return self.stop_all(&reason).await;
                 }
             }
         }
-    }
-
-    /// Sees to it that as many connections as are asked for are open or about to be, and no more.
-    fn arrange(&mut self) {
-        let wanted = usize::try_from(self.order.redundancy).unwrap_or(Conn::ALL.len()).clamp(1, Conn::ALL.len());
-        let (link, url) = (self.order.link.clone(), self.order.plan.url.clone());
-        let mut staying = self.slots.iter().filter(|slot| slot.is_staying()).count();
-        for slot in &mut self.slots {
-            if staying < wanted && matches!(slot.state, State::Idle) {
-                slot.dial(&link, &url);
-                staying += 1;
-            }
-        }
-        let mut surplus = Vec::new();
-        // Of two, the one that is not open goes, or else the second.
-        for is_open in [false, true] {
-            for slot in self.slots.iter_mut().rev() {
-                if staying > wanted && slot.is_staying() && slot.is_open() == is_open {
-                    staying -= 1;
-                    if is_open {
-                        surplus.push(slot.conn);
-                    } else {
-                        slot.state = State::Idle;
-                    }
-                }
-            }
-        }
-        for conn in surplus {
-            let detail = "the lane is to have one connection".into();
-            self.retire(conn, CloseReason { kind: CloseKind::Rotation, detail });
-        }
-        self.show();
     }
 
     /// Does what the adapter wants done.
@@ -322,38 +287,6 @@ impl Session {
             }
             Event::Message(message) => self.on_message(conn, message),
         }
-    }
-
-    fn on_refused(&mut self, conn: Conn, failure: &ConnectError) {
-        let slot = &mut self.slots[conn.index()];
-        let failures = slot.backoff.failures();
-        slot.backoff.fail();
-        slot.state = State::Idle;
-        let url = &self.order.plan.url;
-        warn!(lane = self.name(), %conn, url, error = %failure, failures, "cannot connect; will try again");
-        self.error(format!("cannot connect: {failure}"));
-        self.arrange();
-    }
-
-    fn on_open(&mut self, conn: Conn, socket: Box<WebSocket>) -> Result<(), journal::Error> {
-        if self.orders.has_changed().unwrap_or_default() {
-            self.on_order()?;
-        }
-        let Order { plan, link, .. } = self.order.clone();
-        let slot = &mut self.slots[conn.index()];
-        let is_current = matches!(&slot.state, State::Dialing(dial) if dial.url == plan.url);
-        if !is_current {
-            return Ok(()); // Meanwhile it is to go elsewhere.
-        }
-        info!(lane = self.intake.lane().name, %conn, url = plan.url, symbols = plan.symbols.len(), "connected");
-        self.take_json(Kind::Open, conn, &plan)?;
-        self.slots[conn.index()].open(socket, &link, now());
-        if self.requests.is_none() {
-            self.requests = Some(Requests::new(link, plan.http_url));
-        }
-        self.status.update(|status| status.symbols = plan.symbols.len());
-        self.show();
-        Ok(())
     }
 
     fn on_message(
@@ -406,124 +339,6 @@ impl Session {
         Ok(())
     }
 
-    /// A connection is to be replaced: it ends when the other can go on alone, or after [`HANDOVER_MAX`].
-    fn retire(&mut self, conn: Conn, reason: CloseReason) {
-        let lane = self.intake.lane().name.clone();
-        let Some(link) = self.slots[conn.index()].link().filter(|link| link.retiring.is_none()) else { return };
-        info!(lane, %conn, reason = reason.kind.name(), detail = reason.detail, "connection is to be replaced");
-        link.retiring = Some(Retiring { reason, deadline: Instant::now() + HANDOVER_MAX });
-    }
-
-    /// Ends connections that are to be replaced and can be, and finds those whose lifetime is over.
-    fn hand_over(&mut self) -> Result<(), journal::Error> {
-        let at = Instant::now();
-        for conn in Conn::ALL {
-            let is_ready = self.intake.decoder().is_ready(conn);
-            let Some(link) = self.slots[conn.index()].link() else { continue };
-            link.ready_since = if is_ready { link.ready_since.or(Some(at)) } else { None };
-            if at >= link.rotate_at {
-                let detail = "end of the connection's lifetime".into();
-                self.retire(conn, CloseReason { kind: CloseKind::Rotation, detail });
-                self.arrange();
-            }
-        }
-        for conn in Conn::ALL {
-            let other = self.slots[conn.other().index()].link().and_then(|link| link.ready_since);
-            let is_covered = other.is_some_and(|since| at.duration_since(since) >= HANDOVER_OVERLAP);
-            let Some(link) = self.slots[conn.index()].link() else { continue };
-            let due = link.retiring.take_if(|retiring| is_covered || at >= retiring.deadline);
-            if let Some(Retiring { reason, .. }) = due {
-                if !is_covered {
-                    warn!(lane = self.name(), %conn, "no other connection was ready in {HANDOVER_MAX:?}; closing all the same");
-                }
-                self.end(conn, &reason)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A connection ended by itself. One that was to be replaced ends for the reason it was to be.
-    fn gone(&mut self, conn: Conn, lost: Option<CloseReason>) -> Result<(), journal::Error> {
-        let retiring = self.slots[conn.index()].link().and_then(|link| link.retiring.take());
-        match retiring.map(|retiring| retiring.reason).or(lost) {
-            Some(reason) => self.end(conn, &reason),
-            None => Ok(()),
-        }
-    }
-
-    /// Ends a connection, and begins another where one is wanted.
-    fn end(&mut self, conn: Conn, reason: &CloseReason) -> Result<(), journal::Error> {
-        let Some(link) = self.slots[conn.index()].take(reason.kind) else { return Ok(()) };
-        tokio::spawn(link.close());
-        self.closed(conn, reason)?;
-        self.arrange();
-        Ok(())
-    }
-
-    /// Ends all connections and begins none.
-    async fn stop_all(&mut self, reason: &CloseReason) -> Result<(), journal::Error> {
-        let links: Vec<_> = self.slots.iter_mut().map(|slot| (slot.conn, slot.take(reason.kind))).collect();
-        let mut result = Ok(());
-        let mut closing = Vec::new();
-        for (conn, link) in links {
-            let Some(link) = link else { continue };
-            closing.push(link.close());
-            result = result.and_then(|()| self.closed(conn, reason));
-        }
-        for slot in &mut self.slots {
-            slot.state = State::Idle;
-        }
-        self.show();
-        futures_util::future::join_all(closing).await;
-        result
-    }
-
-    /// Journals the end of a connection; the adapter draws its conclusions.
-    fn closed(&mut self, conn: Conn, reason: &CloseReason) -> Result<(), journal::Error> {
-        info!(lane = self.name(), %conn, reason = reason.kind.name(), detail = reason.detail, "disconnected");
-        self.intake.metrics().reconnect(reason.kind);
-        self.status.update(|status| {
-            status.reconnects += 1;
-            status.last_error = Some((unix_now(), format!("{}: {}", reason.kind.name(), reason.detail)));
-        });
-        self.take_json(Kind::Close, conn, reason)?;
-        if !self.slots.iter().any(Slot::is_open) {
-            // What they were for starts anew with the next connection.
-            self.requests = None;
-            self.intake.decoder().actions().clear();
-        }
-        self.show();
-        self.intake.flush()
-    }
-
-    /// Puts the connections into status and metrics.
-    fn show(&mut self) {
-        let open = self.slots.iter().filter(|slot| slot.is_open()).count();
-        let metrics = self.intake.metrics();
-        #[expect(clippy::cast_precision_loss, reason = "at most two")]
-        metrics.connected.set(open as f64);
-        metrics.wanted.set(f64::from(self.order.redundancy));
-        if open == 0 {
-            metrics.subscriptions.iter().for_each(|gauge| gauge.set(0.0));
-        }
-        let connections: Vec<_> = self.slots.iter().filter_map(Slot::status).collect();
-        self.status.update(|status| {
-            status.connection = if open > 0 { Connection::Open } else { Connection::Connecting };
-            let before = std::mem::replace(&mut status.connections, connections);
-            for connection in &mut status.connections {
-                let known = before.iter().find(|known| known.connection == connection.connection && known.is_open);
-                if let Some(known) = known.filter(|_| connection.is_open) {
-                    connection.subscriptions = known.subscriptions;
-                    connection.last_frame = known.last_frame;
-                }
-            }
-            if open == 0 {
-                status.subscriptions = Subscriptions::default();
-                status.problems.clear();
-            }
-        });
-    }
-
     fn take_order(&mut self) {
         self.order = self.orders.borrow_and_update().clone();
     }
@@ -553,128 +368,6 @@ impl Session {
         }
         self.arrange();
         Ok(())
-    }
-
-    /// Once a second: the adapter's timers, the watchdogs, connections to be replaced, the status.
-    fn on_tick(&mut self) -> Result<(), journal::Error> {
-        let now = now();
-        if let Some(detail) = self.clock.look() {
-            let reason = CloseReason { kind: CloseKind::Rotation, detail };
-            for conn in Conn::ALL {
-                self.end(conn, &reason)?;
-            }
-        }
-        if self.intake.lane().progress.ahead().is_some() {
-            let detail = "the database is ahead of the journal".into();
-            let reason = CloseReason { kind: CloseKind::Rotation, detail };
-            for conn in Conn::ALL {
-                self.end(conn, &reason)?;
-            }
-            self.intake.go_on_if_behind()?;
-            self.bury(&reason)?;
-        }
-        self.intake.decoder().tick(now);
-        let mut all = Subscriptions::default();
-        let (mut problems, mut reasons) = (Vec::new(), Vec::new());
-        for conn in Conn::ALL {
-            if !self.slots[conn.index()].is_open() {
-                continue;
-            }
-            let (counts, reason) = self.watch(conn, now, &mut problems);
-            all.add(&counts);
-            reasons.extend(reason.map(|reason| (conn, reason)));
-            let last_frame = seconds(self.slots[conn.index()].last_frame);
-            self.status.update(|status| {
-                let known = status.connections.iter_mut().find(|known| known.connection == conn.number());
-                if let Some(known) = known {
-                    (known.subscriptions, known.last_frame) = (counts, Some(last_frame));
-                }
-            });
-        }
-        if self.slots.iter().any(Slot::is_open) {
-            let last_frame = seconds(self.slots.iter().map(|slot| slot.last_frame).max().unwrap_or_default());
-            let metrics = self.intake.metrics();
-            let Subscriptions { live, requested, refused, stale } = all;
-            for (gauge, count) in metrics.subscriptions.iter().zip([live, requested, refused, stale]) {
-                gauge.set(f64::from(count));
-            }
-            metrics.last_frame.set(last_frame);
-            problems.truncate(PROBLEMS_MAX);
-            self.status.update(|status| {
-                status.subscriptions = all;
-                status.problems = problems;
-                status.last_frame = Some(last_frame);
-            });
-        }
-        for (conn, reason) in reasons {
-            self.end(conn, &reason)?;
-        }
-        self.hand_over()
-    }
-
-    /// Looks at one connection: its subscriptions by state, and a reason to reconnect.
-    fn watch(&mut self, conn: Conn, now: Nanos, problems: &mut Vec<String>) -> (Subscriptions, Option<CloseReason>) {
-        let silence = self.order.link.limits.silence;
-        let slot = &mut self.slots[conn.index()];
-        let (findings, [live, requested, refused, stale]) =
-            slot.watchdog.look(now, silence, slot.last_frame, self.intake.decoder().subscriptions(conn));
-        let mut reason = None;
-        let mut unsaid = 0;
-        for finding in findings {
-            let kind = discriminant(&finding);
-            let (text, is_reconnect) = self.judge(conn, finding, now);
-            let what = format!("{kind:?} {}", text.split(" for ").next().unwrap_or_default());
-            if self.slots[conn.index()].link().is_some_and(|link| link.said.insert(what)) {
-                if problems.len() < PROBLEMS_MAX {
-                    warn!(lane = self.name(), %conn, "{text}");
-                } else {
-                    unsaid += 1;
-                }
-            }
-            if is_reconnect && reason.is_none() {
-                reason = Some(CloseReason { kind: CloseKind::Stall, detail: text.clone() });
-            }
-            if problems.len() < PROBLEMS_MAX {
-                problems.push(text);
-            }
-        }
-        if unsaid > 0 {
-            warn!(lane = self.name(), more = unsaid, "problems of subscriptions not logged one by one");
-        }
-        (Subscriptions { live, requested, refused, stale }, reason)
-    }
-
-    /// A finding in words, and whether it is worth a reconnect.
-    fn judge(&mut self, conn: Conn, finding: Finding, now: Nanos) -> (String, bool) {
-        match finding {
-            Finding::ConnectionSilent(silent) => (format!("the connection is silent for {silent:.0?}"), true),
-            Finding::Unanswered(symbol, channel, waited, is_due) => {
-                if is_due {
-                    self.slots[conn.index()].watchdog.strike(symbol, channel, now);
-                }
-                (format!("{} is unanswered for {waited:.0?}", self.subscription(symbol, channel)), is_due)
-            }
-            Finding::Refused(symbol, channel, why) => {
-                (format!("{} was refused: {why}", self.subscription(symbol, channel)), false)
-            }
-            Finding::Stale(symbol, channel, silent) => {
-                self.slots[conn.index()].watchdog.strike(symbol, channel, now);
-                let name = self.subscription(symbol, channel);
-                (format!("{name} is silent for {silent:.0?} while others move"), true)
-            }
-            Finding::AllSilent(silent) => {
-                let all = self.intake.decoder().subscriptions(conn).list().iter();
-                let all: Vec<_> = all.map(|one| (one.symbol, one.channel)).collect();
-                for (symbol, channel) in all {
-                    self.slots[conn.index()].watchdog.strike(symbol, channel, now);
-                }
-                (format!("all subscriptions are silent for {silent:.0?}"), true)
-            }
-        }
-    }
-
-    fn subscription(&mut self, symbol: SymbolIx, channel: Channel) -> String {
-        format!("subscription {} {}", channel.name(), self.intake.decoder().symbols().name(symbol))
     }
 
     fn take_json(&mut self, kind: Kind, conn: Conn, value: &impl serde::Serialize) -> Result<(), journal::Error> {
@@ -758,9 +451,5 @@ fn now() -> Nanos {
 const CHUNK_AGE_MAX: Duration = Duration::from_millis(2);
 /// How often timers and watchdogs run.
 const TICK: Duration = Duration::from_secs(1);
-/// Longest a connection that is to be replaced waits for the other to be ready.
-const HANDOVER_MAX: Duration = Duration::from_secs(30);
-/// How long both run once the new one is ready: what is still on its way on the old one arrives.
-const HANDOVER_OVERLAP: Duration = Duration::from_secs(1);
 /// How often a full journal is asked for room.
 const FULL_RETRY: Duration = Duration::from_secs(1);

@@ -6,11 +6,12 @@
 //! one connection brought before that moment the other may have brought after it. So rows are told by what they say:
 //!
 //! ```text
-//! trade with an id       left out if that id is in the database; long before the seam if it is not above the last one there
+//! trade with an id       left out if that id is in the database
 //! trade fetched again    left out if that id is in the database, however late it comes
 //! book, quote with a seq left out up to the last one in the database
 //! book, quote without    left out up to the venue's time of the last one in the database; of messages with that very
 //!                        time as many as are there
+//! whole book of a moment left out up to the last moment in the database
 //! neither                left out if received before the seam
 //! ```
 //!
@@ -31,7 +32,7 @@ use std::{
 };
 
 use tapeway_exchanges::{
-    event::{Cause, Channel, Events, Flags, Gap, GapClosed, GapEnd, GapId, Level, Note, Quote, Reject, Trade},
+    event::{Cause, Channel, Events, Flags, Gap, GapClosed, GapEnd, GapId, Level, Note, Quote, Reject, TopBook, Trade},
     ids::{FramePos, Micros, Nanos, SymbolIx},
 };
 use tokio_postgres::Row as SqlRow;
@@ -61,6 +62,7 @@ pub(super) struct Seam {
     trades: HashMap<i32, Option<LastTrade>>,
     books: HashMap<i32, Option<Last>>,
     quotes: HashMap<i32, Option<Last>>,
+    tops: HashMap<i32, Option<Last>>,
     /// Gaps made here that wait for a snapshot.
     open: HashMap<i32, GapId>,
     /// Positions the journal does not hold, told with the next piece.
@@ -91,17 +93,6 @@ struct Last {
     met: Option<(FramePos, i64)>,
     /// The join has been looked at.
     is_met: bool,
-}
-
-/// Where a frame lies.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Region {
-    /// So long before the seam that the other owner has dealt with it.
-    Before,
-    /// Around the seam.
-    At,
-    /// So long after it that only trades fetched again can be in the database.
-    After,
 }
 
 impl Seam {
@@ -140,6 +131,7 @@ impl Seam {
             trades: HashMap::new(),
             books: HashMap::new(),
             quotes: HashMap::new(),
+            tops: HashMap::new(),
             open: open.collect(),
             lost,
             left: None,
@@ -150,10 +142,9 @@ impl Seam {
     /// Whether a piece may hold something that is in the database, or to be named.
     pub(super) fn concerns(&self, piece: &Piece) -> bool {
         let Events { trades, levels, received, .. } = &piece.events;
-        let is_near = |received: &Nanos| self.region(*received) != Region::After;
         self.lost.is_some()
             || !self.is_reconciled
-            || received.iter().any(is_near)
+            || received.iter().any(|received| self.is_near(*received))
             || trades.iter().any(|trade| self.is_fetched(trade))
             || (!self.open.is_empty() && levels.iter().any(|level| level.flags.has(Flags::SNAPSHOT)))
             || (self.is_fresh && self.is_news(piece))
@@ -188,6 +179,7 @@ impl Seam {
         self.trades(piece, &stored, &mut notes);
         self.levels(piece, &mut notes);
         self.quotes(piece);
+        self.tops(piece);
         let rows = (rows_before - piece.rows()) as u64;
         if let Some((first, last)) = self.left.take() {
             let (first, end) = (piece.events.pos(first), piece.events.pos(last).next());
@@ -208,23 +200,19 @@ impl Seam {
     async fn reconcile(&mut self, connection: &Connection, piece: &Piece) -> Result<(), store::Error> {
         let is_past = |received: &Nanos| received.micros().0 > self.until.0.saturating_add(RECONCILE_AFTER);
         if !self.is_reconciled && piece.events.received.first().is_some_and(is_past) {
-            let gaps =
-                connection.execute("hold gaps against what all owners wrote", RECONCILE, &[&self.lane.0]).await?;
+            let from = system_time(self.until.0.saturating_sub(RECONCILED));
+            let arguments: store::connect::Arguments<'_> = &[&self.lane.0, &from];
+            let gaps = connection.execute("hold gaps against what all owners wrote", RECONCILE, arguments).await?;
             info!(lane = piece.lane.name, gaps, "gaps of trades held against what all owners of the lane wrote");
             self.is_reconciled = true;
         }
         Ok(())
     }
 
-    fn region(&self, received: Nanos) -> Region {
-        let after = received.micros().0.saturating_sub(self.until.0);
-        if after < -MARGIN {
-            Region::Before
-        } else if after <= MARGIN {
-            Region::At
-        } else {
-            Region::After
-        }
+    /// Whether what was received then may be in the database: not so long after the seam that only trades fetched again can
+    /// be.
+    fn is_near(&self, received: Nanos) -> bool {
+        received.micros().0 <= self.until.0.saturating_add(MARGIN)
     }
 
     /// A trade fetched again that may be in the database.
@@ -247,6 +235,10 @@ impl Seam {
         for (instrument, row) in self.ask(connection, LAST_QUOTES, &wanted).await? {
             self.quotes.insert(instrument, row.map(|row| Last::of(&row)));
         }
+        let wanted = self.wanted::<TopBook, _>(piece, &self.tops);
+        for (instrument, row) in self.ask(connection, LAST_TOPS, &wanted).await? {
+            self.tops.insert(instrument, row.map(|row| Last::of(&row)));
+        }
         Ok(())
     }
 
@@ -255,7 +247,7 @@ impl Seam {
         let mut wanted = BTreeSet::new();
         for row in R::list(&piece.events).iter().filter(|row| row.frame() >= piece.from) {
             let instrument = piece.instruments[row.symbol().0 as usize].0;
-            let is_near = self.is_fresh || self.region(piece.events.received(row.frame())) != Region::After;
+            let is_near = self.is_fresh || self.is_near(piece.events.received(row.frame()));
             if is_near && !known.contains_key(&instrument) {
                 wanted.insert(instrument);
             }
@@ -284,8 +276,8 @@ impl Seam {
     async fn stored(&self, connection: &Connection, piece: &Piece) -> Result<HashSet<(i32, i64)>, store::Error> {
         let asked = piece.events.trades.iter().filter(|trade| {
             let instrument = piece.instruments[trade.symbol.0 as usize].0;
-            let region = self.region(piece.events.received(trade.frame));
-            trade.frame >= piece.from && self.is_doubtful(trade, instrument, region)
+            let received = piece.events.received(trade.frame);
+            trade.frame >= piece.from && self.is_doubtful(trade, instrument, received)
         });
         let mut ids = Vec::new();
         let mut instruments = BTreeSet::new();
@@ -308,17 +300,10 @@ impl Seam {
     }
 
     /// Whether only the database can say if it has this trade.
-    fn is_doubtful(&self, trade: &Trade, instrument: i32, region: Region) -> bool {
+    fn is_doubtful(&self, trade: &Trade, instrument: i32, received: Nanos) -> bool {
         let Some(id) = trade.trade_id else { return false };
-        if self.is_fetched(trade) {
-            return true;
-        }
         let last = self.trades.get(&instrument).copied().flatten();
-        match region {
-            Region::Before => last.is_some_and(|last| id > last.id),
-            Region::At => last.is_some(),
-            Region::After => last.is_some_and(|last| id <= last.id),
-        }
+        self.is_fetched(trade) || last.is_some_and(|last| self.is_near(received) || id <= last.id)
     }
 
     fn trades(&mut self, piece: &mut Piece, stored: &HashSet<(i32, i64)>, notes: &mut Notes) {
@@ -337,12 +322,7 @@ impl Seam {
 
     fn is_trade_kept(&self, trade: &Trade, instrument: i32, received: Nanos, stored: &HashSet<(i32, i64)>) -> bool {
         let Some(id) = trade.trade_id else { return received.micros() > self.until };
-        let region = self.region(received);
-        if self.is_doubtful(trade, instrument, region) {
-            return !stored.contains(&(instrument, id));
-        }
-        let is_known = self.trades.get(&instrument).is_some_and(Option::is_some);
-        region != Region::Before || !is_known
+        !self.is_doubtful(trade, instrument, received) || !stored.contains(&(instrument, id))
     }
 
     /// Of a journal that begins after the last owner ended, the first trade shows which ones nobody has.
@@ -424,6 +404,20 @@ impl Seam {
             self.count(quote.frame, is_kept)
         });
         piece.events.quotes = quotes;
+    }
+
+    /// Whole books are of moments: one that is there is not told again, nor one from before it.
+    fn tops(&mut self, piece: &mut Piece) {
+        let until = self.until;
+        let mut tops = std::mem::take(&mut piece.events.top_books);
+        tops.retain(|top| {
+            let instrument = piece.instruments[top.symbol.0 as usize].0;
+            let Some(Some(last)) = self.tops.get_mut(&instrument) else { return true };
+            let at = (piece.events.pos(top.frame), piece.events.received(top.frame));
+            let is_kept = top.frame < piece.from || last.is_followed_by((None, top.time), Flags::NONE, at, until);
+            self.count(top.frame, is_kept)
+        });
+        piece.events.top_books = tops;
     }
 
     /// Remembers where rows are left out; gives back whether this one is kept.
@@ -550,6 +544,8 @@ const MARGIN: i64 = 60 * SECOND;
 const FRESH_FOR: i64 = 3_600 * SECOND;
 /// How long after the seam everything from before it is committed.
 const RECONCILE_AFTER: i64 = 5 * SECOND;
+/// Gaps found this long before the seam, or after it, are looked at.
+const RECONCILED: i64 = 86_400 * SECOND;
 const SECOND: i64 = 1_000_000;
 /// 2200-01-01, as rows later than that are not written.
 const TIME_MAX: i64 = 7_258_118_400_000_000;
@@ -592,6 +588,14 @@ CROSS JOIN LATERAL (
     WHERE instrument_id = asked.id AND (lane_id <> $2 OR $3)
     ORDER BY time DESC, seq DESC NULLS LAST LIMIT 1) AS last";
 
+const LAST_TOPS: &str = "
+SELECT asked.id, NULL::bigint, last.time, 1::bigint
+FROM unnest($1::int[]) AS asked (id)
+CROSS JOIN LATERAL (
+    SELECT time FROM market_data.order_books
+    WHERE instrument_id = asked.id AND (lane_id <> $2 OR $3)
+    ORDER BY time DESC LIMIT 1) AS last";
+
 /// Of a gap that one owner could not heal, trades may have come by another: it is healed when all have, and counts them
 /// otherwise.
 const RECONCILE: &str = "
@@ -608,6 +612,8 @@ FROM (
           AND time BETWEEN missed.since - interval '1 s' AND missed.until + interval '1 s') AS found
     WHERE channel = 'trades' AND state IN ('open', 'unhealable') AND lane_id IN (
         SELECT owner.lane_id FROM audit.lanes AS own JOIN audit.lanes AS owner USING (venue, name) WHERE own.lane_id = $1)
+      AND detected_at > $2
+    ORDER BY detected_at DESC LIMIT 512
 ) AS held
 WHERE gap.lane_id = held.lane_id AND gap.frame_pos = held.frame_pos AND gap.ordinal = held.ordinal
   AND (held.is_whole OR (gap.state = 'unhealable' AND gap.healed_rows <> held.rows))";

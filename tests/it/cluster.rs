@@ -115,6 +115,27 @@ impl Cluster {
         self.must("pg_ctl", &["-D", &self.data(), "-w", "-t", "60", "-m", "immediate", "stop"]);
     }
 
+    /// Copies the running cluster, with `pg_basebackup`.
+    pub(crate) fn back_up(&self) {
+        let (to, host, port) = (self.backup(), self.socket_folder().display().to_string(), self.port.to_string());
+        self.must(
+            "pg_basebackup",
+            &["-D", &to, "-h", &host, "-p", &port, "-U", "postgres", "-X", "stream", "-c", "fast"],
+        );
+    }
+
+    /// Destroys it and starts what [`back_up`](Self::back_up) copied in its place.
+    pub(crate) fn restore(&self) {
+        self.stop();
+        fs::remove_dir_all(self.data()).unwrap();
+        fs::rename(self.backup(), self.data()).unwrap();
+        self.up();
+    }
+
+    fn backup(&self) -> String {
+        self.folder.join("backup").display().to_string()
+    }
+
     /// Adds lines to `postgresql.conf`, effective at the next start.
     pub(crate) fn append_settings(&self, lines: &str) {
         let path = self.folder.join("data/postgresql.conf");

@@ -11,6 +11,7 @@ mod hostile;
 mod limits;
 mod mounted;
 mod reload;
+mod rewind;
 mod standby;
 mod stopping;
 mod subscriptions;

@@ -109,7 +109,8 @@ fn a_lane_goes_to_and_fro_between_two_daemons_and_every_row_is_there_once() {
         "SELECT count(*) FROM audit.watermarks w WHERE rows_total <>
              (SELECT count(*) FROM market_data.trades t WHERE t.lane_id = w.lane_id)
            + (SELECT count(*) FROM market_data.book_deltas t WHERE t.lane_id = w.lane_id)
-           + (SELECT count(*) FROM market_data.quotes t WHERE t.lane_id = w.lane_id)",
+           + (SELECT count(*) FROM market_data.quotes t WHERE t.lane_id = w.lane_id)
+           + (SELECT count(*) FROM market_data.order_books t WHERE t.lane_id = w.lane_id)",
     );
     assert_eq!(rows.trim(), "0", "a watermark's row count is not the number of its rows");
 }
@@ -228,6 +229,7 @@ fn assert_not_doubled(psql: impl Fn(&str) -> String, told: &str) {
     let messages = [
         ("book_deltas", "instrument_id, seq", "seq IS NOT NULL AND flags & 2 = 0"),
         ("book_deltas", "instrument_id, time, side, price, qty", "seq IS NULL AND flags & 2 = 0"),
+        ("order_books", "instrument_id, time", "true"),
         ("quotes", "instrument_id, seq", "seq IS NOT NULL"),
         ("quotes", "instrument_id, time, bid_price, bid_qty, ask_price, ask_qty", "seq IS NULL"),
     ];

@@ -25,6 +25,7 @@ fn an_interrupt_stops_cleanly_with_everything_committed() {
         "SELECT count(*) FROM audit.watermarks w WHERE rows_total = 0 OR rows_total <>
              (SELECT count(*) FROM market_data.trades t WHERE t.lane_id = w.lane_id)
            + (SELECT count(*) FROM market_data.book_deltas t WHERE t.lane_id = w.lane_id)
+           + (SELECT count(*) FROM market_data.order_books t WHERE t.lane_id = w.lane_id)
            + (SELECT count(*) FROM market_data.quotes t WHERE t.lane_id = w.lane_id)",
     );
     assert_eq!(open, "0");

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tapeway::loopback::Venue;
 
@@ -79,6 +80,52 @@ fn a_venue_that_announces_its_restart_is_left_for_a_new_connection_without_a_gap
     assert_eq!(metrics.sum("tapeway_reconnects_total", &["reason=\"venue_restart\""]), 2.0);
     assert_eq!(metrics.sum("tapeway_gaps_total", &[]), 0.0);
     assert_whole(&world.finish(daemon), Cause::Downtime);
+}
+
+#[test]
+fn a_twin_comes_and_goes_with_a_reload_and_a_killed_daemon_goes_on_with_both() {
+    let Some(world) = World::new(Setup { symbols: 3, ..Setup::default() }) else { return };
+    let mut daemon = world.start_recording();
+    let write = |redundancy: &str, symbols: usize| {
+        for venue in Venue::ALL {
+            world.write_venue(venue, &venue.symbols(3)[..symbols], redundancy);
+        }
+    };
+    write("redundancy: 2\n", 3);
+    daemon.signal(Signal::HUP);
+    until_both_open(&mut daemon);
+    write("redundancy: 2\n", 2);
+    daemon.signal(Signal::HUP);
+    daemon.until("both connections of every lane have two symbols", |status| {
+        let live = |lane: &Value| {
+            let per_symbol = if lane["venue"] == "coinbase" { 2 } else { 3 };
+            lane["subscriptions"]["live"] == 2 * 2 * per_symbol
+        };
+        lanes(status).into_iter().all(live)
+    });
+    write("redundancy: 1\n", 2);
+    daemon.signal(Signal::HUP);
+    daemon.until("every lane has one connection", |status| {
+        lanes(status).iter().all(|lane| lane["connections"].as_array().unwrap().len() == 1)
+    });
+    assert_eq!(daemon.metrics().sum("tapeway_gaps_total", &[]), 0.0);
+    write("redundancy: 2\n", 2);
+    daemon.signal(Signal::HUP);
+    until_both_open(&mut daemon);
+    assert_eq!(daemon.metrics().sum("tapeway_gaps_total", &[]), 0.0);
+    daemon.kill();
+    daemon.restart();
+    daemon.until_ready();
+    until_both_open(&mut daemon);
+    for venue in Venue::ALL {
+        world.until_more(venue, "book_deltas");
+    }
+    let finished = world.finish(daemon);
+    let ends =
+        finished.psql("SELECT count(*) FROM audit.sessions WHERE detail LIKE '%the process ended while it was open'");
+    assert_eq!(ends, "8", "the end of both connections of each lane is journaled by the next start");
+    let seconds = finished.psql("SELECT count(*) FROM audit.sessions WHERE detail LIKE 'connection 1: %'");
+    assert!(seconds.parse::<u32>().unwrap() >= 16, "{seconds} opens and closes of second connections");
 }
 
 /// What may have ended the recording.

@@ -45,9 +45,11 @@ use chaos::{Done, Plan, Stage};
 use gaps::Named;
 use truth::{Tail, Truth};
 
+mod backlog;
 mod chaos;
 mod copy;
 pub(crate) mod gaps;
+mod notes;
 pub(crate) mod rows;
 pub(crate) mod truth;
 

@@ -25,7 +25,10 @@ use tapeway_exchanges::{
     venue,
 };
 
-use super::copy::{self, Row, Shape};
+use super::{
+    copy::{self, Row, Shape},
+    notes::Told,
+};
 use crate::cluster::Cluster;
 
 /// How journal and database differ.
@@ -50,7 +53,8 @@ pub(crate) struct Difference {
 /// Panics unless both are the same multiset and the watermarks count it; returns how many rows there are.
 pub(crate) fn compare(journal_dir: &Path, (cluster, database): (&Cluster, &str), told: &str) -> u64 {
     let begun = Instant::now();
-    let found = difference(journal_dir, (cluster, database));
+    let mut notes = Told::default();
+    let found = difference_told(journal_dir, (cluster, database), |lane, chunk| notes.take(lane, chunk));
     assert!(found.missing == 0 && found.surplus == 0, "{told}: {found:#?}");
     assert_eq!(found.journaled, found.stored, "{told}: {found:#?}");
     for line in cluster.psql(database, "SELECT lane_id, rows_total, rejected FROM audit.watermarks").lines() {
@@ -63,12 +67,22 @@ pub(crate) fn compare(journal_dir: &Path, (cluster, database): (&Cluster, &str),
             "{told}: the watermark of lane {lane} does not count its rows"
         );
     }
-    println!("{told}: {} rows held against the journal in {:.1?}", found.journaled, begun.elapsed());
+    let notes = notes.compare((cluster, database), told);
+    println!("{told}: {} rows, {notes} notes held against the journal in {:.1?}", found.journaled, begun.elapsed());
     found.journaled
 }
 
 /// Compares them as multisets of whole rows.
-pub(crate) fn difference(journal_dir: &Path, (cluster, database): (&Cluster, &str)) -> Difference {
+pub(crate) fn difference(journal_dir: &Path, of: (&Cluster, &str)) -> Difference {
+    difference_told(journal_dir, of, |_, _| {})
+}
+
+/// The same, and hands every chunk with its lane's name on.
+fn difference_told(
+    journal_dir: &Path,
+    (cluster, database): (&Cluster, &str),
+    mut each: impl FnMut(&str, &Events),
+) -> Difference {
     let journal = open(journal_dir);
     let lanes = lanes(&journal, (cluster, database));
     let instruments = instruments((cluster, database));
@@ -84,6 +98,7 @@ pub(crate) fn difference(journal_dir: &Path, (cluster, database): (&Cluster, &st
         });
         for lane in &lanes {
             lane.each_chunk(|chunk| {
+                each(&lane.lane.name, chunk);
                 copy::each_row_of(chunk, lane.id, &lane.instruments(chunk, &instruments), |shape, row| {
                     sums.count(shape, row, 1);
                     difference.journaled += 1;

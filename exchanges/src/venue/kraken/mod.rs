@@ -95,14 +95,14 @@ struct Lane {
 struct Market {
     book: BookState,
     trades: TradeIds,
+    /// Time of the last quote, and the connection it came by.
+    #[serde(default)]
+    quoted: Option<(Micros, Conn)>,
     #[serde(default)]
     quotes: Unnumbered,
     /// Trades of v1, which have no ids.
     #[serde(default)]
     legacy_trades: Unnumbered,
-    /// Time of the last quote, and the connection it came by.
-    #[serde(default)]
-    quoted: Option<(Micros, Conn)>,
 }
 
 impl Kraken {
@@ -130,9 +130,9 @@ impl Kraken {
             }
             market.trades.interrupt(out, symbol, via, cause);
             if via.others().is_empty() {
+                market.quoted = None;
                 market.quotes.on_close(out, symbol, Channel::Quotes, cause);
                 market.legacy_trades.on_close(out, symbol, Channel::Trades, cause);
-                market.quoted = None;
             }
         }
         self.lane.conns.on_close(conn);
