@@ -37,7 +37,10 @@ pub fn run(venue: &str, bytes: &[u8]) {
         }
         lane.take(record);
     }
-    assert_eq!(lane.resumed.state(), lane.whole.state(), "the states differ at the end");
+    let state = lane.whole.state();
+    assert_eq!(lane.resumed.state(), state, "the states differ at the end");
+    let (len, weight) = (state.len(), lane.weight);
+    assert!(len <= 4_096 + weight * 16, "a state of {len} bytes after {weight} bytes");
 }
 
 struct Lane {
@@ -115,8 +118,6 @@ impl Lane {
         assert!(self.rows <= self.weight, "{} rows and notes after {} bytes", self.rows, self.weight);
         assert!(self.whole.symbols().len() <= SYMBOLS_MAX);
         assert!(self.whole.symbols().names().iter().all(|name| name.len() <= SYMBOL_BYTES_MAX));
-        let state = self.whole.state().len();
-        assert!(state <= 4_096 + self.weight * 16, "a state of {state} bytes after {} bytes", self.weight);
     }
 }
 

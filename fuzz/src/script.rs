@@ -18,6 +18,7 @@ use tapeway_exchanges::{
     adapter::{CloseKind, CloseReason, LanePlan},
     conn::Conn,
     input::{Kind, put_http},
+    top_book::OrderBooks,
     venue::VenueSpec,
 };
 
@@ -94,7 +95,7 @@ fn plan_of(spec: &'static VenueSpec, number: u8) -> LanePlan {
         symbols: names.map(|(_, name)| (*name).into()).collect(),
         channels: channels.map(|(_, channel)| *channel).collect(),
         book_depth: (number & 0x80 != 0).then(|| spec.book_depths.first().copied()).flatten(),
-        order_books: None,
+        order_books: (number & 0x40 != 0).then_some(OrderBooks { every_ms: 1_000, depth: 10 }),
     }
 }
 

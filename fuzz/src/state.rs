@@ -1,13 +1,17 @@
 //! Saved states that were not saved so: `venue u8 | state as JSON`. The head of a segment has a checksum, so this
 //! takes a defect of ours, or an older version of us.
 //!
-//! Held: refused, or restored; a restored one saves itself again and survives a capture.
+//! Held: refused, or restored; a restored one saves itself again and survives a capture. An adapter may panic over it: the
+//! decoder catches that, so here it counts as survived.
+
+use std::{panic, sync::Once};
 
 use tapeway_exchanges::{
     adapter::At,
     conn::Conn,
     decoder::Decoder,
     event::Events,
+    guard,
     ids::{FramePos, Nanos},
     venue::VENUES,
 };
@@ -20,6 +24,14 @@ use crate::captures;
 ///
 /// When something that is held is not so.
 pub fn run(bytes: &[u8]) {
+    HOOK.call_once(|| {
+        let abort = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !guard::is_guarded() {
+                abort(info);
+            }
+        }));
+    });
     let Some((number, state)) = bytes.split_first() else { return };
     let spec = &VENUES[usize::from(*number) % VENUES.len()];
     let Ok(mut decoder) = Decoder::restore(spec, state, FramePos::new(1_000)) else { return };
@@ -35,5 +47,7 @@ pub fn run(bytes: &[u8]) {
     });
     drop(decoder.state());
 }
+
+static HOOK: Once = Once::new();
 
 thread_local!(static CAPTURES: Vec<captures::Capture> = captures::all());
