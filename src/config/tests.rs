@@ -404,7 +404,7 @@ mod refused {
                 "exchanges/acme.yaml:8: lanes: found `65`, allowed a whole number from 1 to 64",
                 "exchanges/acme.yaml:9: ws_url: found `https://x`, allowed wss://host[:port][/path] or \
                  ws://host[:port][/path]",
-                "exchanges/acme.yaml:11: limits.lifetime: found `forever`, allowed never or a time from 1m to 365d \
+                "exchanges/acme.yaml:11: limits.lifetime: found `forever`, allowed never or a time from 10s to 365d \
                  (ms, s, m, h, d)",
                 "exchanges/acme.yaml:12: limits.weight: found an unknown key, allowed streams_per_connection, \
                  messages_per_second, connects, connects_per, http_weight_per_minute, silence, lifetime",

@@ -381,7 +381,7 @@ mod tests {
         slices[2] = Slice { rows: 0, mark: Mark::Gap };
         let mut page = String::new();
         strip(&mut page, &slices);
-        assert!(page.contains("<rect class=\"gap\" x=\"2\" width=\"1\""), "{page}");
+        assert!(page.contains("<rect class=\"gap wash\" x=\"2\" width=\"1\""), "{page}");
         assert!(page.contains("M0 22V") && page.contains("M3 22V"), "{page}");
     }
 }
