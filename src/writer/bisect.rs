@@ -15,6 +15,10 @@ pub struct Bisect {
     /// Ranges refused, with the server's words: single rows while there are tries.
     found: Vec<(Range<usize>, String)>,
     tries_left: usize,
+    /// The row that the server's last hint named, while it has not been tried.
+    hinted: Option<usize>,
+    /// A hint named a row that the server then took: hints say nothing here.
+    is_misled: bool,
     /// No more tries to look for single rows.
     is_cut_short: bool,
 }
@@ -25,7 +29,7 @@ impl Bisect {
     #[expect(clippy::single_range_in_vec_init, reason = "one open range is meant")]
     pub fn new(len: usize, tries_max: usize) -> Self {
         let open = if len == 0 { Vec::new() } else { vec![0..len] };
-        Self { open, found: Vec::new(), tries_left: tries_max, is_cut_short: false }
+        Self { open, found: Vec::new(), tries_left: tries_max, hinted: None, is_misled: false, is_cut_short: false }
     }
 
     /// What to try next; `None` when all is known.
@@ -36,13 +40,17 @@ impl Bisect {
 
     /// The server took what [`next`](Self::next) said.
     pub fn accepted(&mut self) {
-        self.open.pop();
+        if let (Some(range), Some(hinted)) = (self.open.pop(), self.hinted.take()) {
+            self.is_misled |= range == (hinted..hinted + 1);
+        }
         self.tried();
     }
 
     /// The server refused it; `at` is the row in it at which the server says it stopped.
     pub fn refused(&mut self, why: String, at: Option<usize>) {
         let Some(range) = self.open.pop() else { return };
+        self.hinted = None;
+        let at = at.filter(|_| !self.is_misled);
         if range.len() == 1 || self.is_cut_short {
             self.found.push((range, why));
         } else if let Some(at) = at.filter(|at| *at < range.len()) {
@@ -50,6 +58,7 @@ impl Bisect {
             self.halve(suspect + 1..range.end);
             self.push(range.start..suspect);
             self.push(suspect..suspect + 1);
+            self.hinted = Some(suspect);
         } else {
             self.halve(range);
         }
@@ -152,7 +161,7 @@ mod tests {
             let most = match hints {
                 Hints::True => 1 + bad.len() * 4,
                 Hints::None => 1 + bad.len() * 2 * 11,
-                Hints::Wrong => 1 + bad.len() * 4 * 11,
+                Hints::Wrong => 5 + bad.len() * (4 + 2 * 11),
             };
             prop_assert!(tries <= most, "{tries} tries for {} bad rows", bad.len());
             prop_assert_eq!(found, bad);
