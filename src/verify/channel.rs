@@ -85,7 +85,7 @@ impl<'a> Passing<'a> {
     pub(super) fn new(scope: &'a Scope, instrument: &'a Instrument, table: Table, sums: Sums<'a>) -> Self {
         let Sums { found, journaled, coverage, findings } = sums;
         let mut gaps: BTreeMap<i32, (Vec<i64>, usize)> = BTreeMap::new();
-        for gap in scope.gaps.iter().filter(|gap: &&GapRow| gap.concerns(instrument, table.channel())) {
+        for gap in scope.gaps.iter().filter(|gap: &&GapRow| gap.concerns(instrument, table)) {
             gaps.entry(gap.lane).or_default().0.push(gap.pos);
         }
         gaps.values_mut().for_each(|(list, _)| list.sort_unstable());

@@ -41,9 +41,15 @@ pub(super) async fn judge(
     seen: Seen,
     findings: &mut Findings,
 ) -> Result<Judged, Error> {
-    let channel = table.channel();
-    let proof = scope.proofs.get(&(instrument.id, channel)).cloned().unwrap_or_else(|| "unprovable".into());
-    let gaps: Vec<&GapRow> = scope.gaps.iter().filter(|gap| gap.concerns(instrument, channel)).collect();
+    let proof = match table {
+        Table::Trades | Table::BookDeltas | Table::Quotes => {
+            let known = scope.proofs.get(&(instrument.id, table.channel()));
+            known.cloned().unwrap_or_else(|| "unprovable".into())
+        }
+        // Each row is the whole, derived from the changes; what those owe is judged there.
+        Table::OrderBooks => "snapshot_only".into(),
+    };
+    let gaps: Vec<&GapRow> = scope.gaps.iter().filter(|gap| gap.concerns(instrument, table)).collect();
     let gaps: Vec<&GapRow> =
         gaps.into_iter().filter(|gap| gap.instrument.is_some() || seen.lanes.contains(&gap.lane)).collect();
     let Seen { days, ids, lanes, .. } = seen;
@@ -274,9 +280,9 @@ impl Judged {
                     mark(&mut strip, from - begin, to - begin, Mark::Hole);
                 }
             }
-            let channel = self.table.channel();
             let of_channel = |gap: &&GapRow| {
-                gap.concerns(&self.instrument, channel) && (gap.instrument.is_some() || self.lanes.contains(&gap.lane))
+                gap.concerns(&self.instrument, self.table)
+                    && (gap.instrument.is_some() || self.lanes.contains(&gap.lane))
             };
             for gap in scope.gaps.iter().filter(of_channel) {
                 let (since, until) = gap.span();
@@ -295,11 +301,19 @@ impl Judged {
             venue: self.instrument.venue,
             symbol: self.instrument.symbol,
             instrument_id: self.instrument.id,
-            channel: self.table.channel().name(),
+            channel: label(self.table),
             proof: self.proof,
             verdict,
             days,
         })
+    }
+}
+
+/// What a table's rows are called in the report.
+const fn label(table: Table) -> &'static str {
+    match table {
+        Table::Trades | Table::BookDeltas | Table::Quotes => table.channel().name(),
+        Table::OrderBooks => table.name(),
     }
 }
 

@@ -79,11 +79,13 @@ impl GapRow {
         (since.min(until), until)
     }
 
-    /// Whether it concerns this channel of this instrument, which the lane carries.
-    pub(super) fn concerns(&self, instrument: &Instrument, channel: Channel) -> bool {
-        self.venue == instrument.venue
+    /// Whether it concerns this table's rows of this instrument, which the lane carries. Whole books are derived from the
+    /// changes: a gap is those changes' and is counted there.
+    pub(super) fn concerns(&self, instrument: &Instrument, table: Table) -> bool {
+        table != Table::OrderBooks
+            && self.venue == instrument.venue
             && self.instrument.is_none_or(|id| id == instrument.id)
-            && self.channel.as_deref().is_none_or(|name| name == channel.name())
+            && self.channel.as_deref().is_none_or(|name| name == table.channel().name())
     }
 }
 

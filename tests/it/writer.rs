@@ -571,7 +571,7 @@ fn a_journal_older_than_its_watermark_is_not_written_before_it_goes_on_from_ther
     let why = said().unwrap();
     assert!(why.contains("100") && why.contains("40"), "{why}");
     feed(&cut, chunk(1, 40, 20));
-    assert_eq!(stop(handle, feeding::PATIENCE).len(), 1, "what cannot be written is named");
+    assert_eq!(stop(handle, Duration::from_secs(3)).len(), 1, "what cannot be written is named");
     assert_same(&stored(&cluster, "older"), &expected("acme.0", &[chunk(0, 0, 100)]));
 }
 
