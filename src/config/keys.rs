@@ -347,7 +347,7 @@ pub(super) const VENUE: &[Key] = &[
         Kind::SpanOrNever { min: secs(1), max: days(1) },
         Some("10s"),
         "How often the best levels of each book are written whole, by the venue's clock; `never` for not at all.",
-        "A row of `depth` levels a side an instrument: about 10 KB at 200, so 90 MB an instrument and day at 10 s before \
+        "A row of `depth` levels a side an instrument: estimated at 10 KB for 200, so 90 MB an instrument and day at 10 s before \
          compression. Rarer makes `market_data.book_at()` read more changes.",
     ),
     key(
