@@ -27,9 +27,10 @@ pub(super) fn print(
     let gaps: u64 = status.lanes.iter().map(|lane| lane.gaps).sum();
     let closed: u64 = status.lanes.iter().map(|lane| lane.gaps_closed).sum();
     let Comparison { equal, missing, doubled, invented, examples } = comparison;
-    println!("rows sent by the venues   {sent}");
+    println!("rows streamed by venues   {sent}");
     println!("gaps found / ended        {gaps} / {closed}  (frames withheld and a wrong checksum, on purpose)");
-    println!("sent and stored once      {equal}");
+    let again = equal.saturating_sub(sent);
+    println!("stored once               {equal}  ({again} more than streamed: withheld trades, fetched again)");
     println!("missing, doubled, made up {missing}, {doubled}, {invented}");
     for example in examples {
         println!("  {example}");
