@@ -1,15 +1,13 @@
 //! The database that is measured: a private one, or one that was named.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use super::{BenchError, Options, progress};
 use crate::{
-    config::{Database, Secret},
+    config::Database,
     demo::cluster::{Cluster, Extension, StopMode, psql_program},
     store::{self, Capabilities, Connection, Connector},
 };
@@ -47,18 +45,7 @@ impl Target {
             (None, Some(cluster)) => cluster.url(),
             (None, None) => unreachable!("without a URL there is a private database"),
         };
-        let database = Database {
-            url: Secret::new(url.clone()),
-            ca_file: None,
-            connect_timeout: Duration::from_secs(10),
-            statement_timeout: Duration::from_secs(60),
-            is_columnstore_wanted: true,
-            tables: BTreeMap::new(),
-            candles_refresh_every: Duration::from_secs(60),
-            candles_refresh_window: Duration::from_secs(3 * 3_600),
-            audit_drop_after: None,
-            metadata_every: Duration::from_secs(300),
-        };
+        let database = Database::at(&url);
         let connection = Connector::new(&database, "bench")?.connect().await?;
         let is_fresh = Capabilities::read(&connection).await?.layout.is_none();
         if !is_fresh && !options.is_forced {

@@ -1,7 +1,6 @@
 //! `tapeway verify`: is what was committed still there, and what is known to be missing?
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{self, Write},
     path::PathBuf,
@@ -11,7 +10,7 @@ use std::{
 
 use super::Failure;
 use crate::{
-    config::{Config, Database, Secret},
+    config::{Config, Database},
     verify::{self, Options, Verdict},
 };
 
@@ -71,7 +70,7 @@ enum Format {
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     let (database, has_policies) = match &args.database_url {
-        Some(url) => (database(url), false),
+        Some(url) => (Database::at(url), false),
         None => (Config::load(&args.config).map_err(|problems| Failure(problems.to_string()))?.database, true),
     };
     let options = Options {
@@ -103,22 +102,6 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
         Verdict::Gaps => ExitCode::from(GAPS),
         Verdict::Damaged => ExitCode::from(DAMAGED),
     })
-}
-
-/// A database of which nothing but the URL is known.
-fn database(url: &str) -> Database {
-    Database {
-        url: Secret::new(url.into()),
-        ca_file: None,
-        connect_timeout: Duration::from_secs(10),
-        statement_timeout: Duration::from_secs(60),
-        is_columnstore_wanted: true,
-        tables: BTreeMap::new(),
-        candles_refresh_every: Duration::from_secs(60),
-        candles_refresh_window: Duration::from_secs(3 * 3_600),
-        audit_drop_after: None,
-        metadata_every: Duration::from_secs(300),
-    }
 }
 
 fn span(text: &str) -> Result<Duration, String> {

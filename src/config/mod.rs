@@ -133,6 +133,25 @@ pub struct Database {
     pub metadata_every: Duration,
 }
 
+impl Database {
+    /// A database of which nothing but the URL is known; all else as when the configuration says nothing of it.
+    #[must_use]
+    pub fn at(url: &str) -> Self {
+        Self {
+            url: Secret::new(url.into()),
+            ca_file: None,
+            connect_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(60),
+            is_columnstore_wanted: true,
+            tables: BTreeMap::new(),
+            candles_refresh_every: Duration::from_secs(60),
+            candles_refresh_window: Duration::from_secs(3 * 3_600),
+            audit_drop_after: None,
+            metadata_every: Duration::from_secs(300),
+        }
+    }
+}
+
 /// Time policies of one table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TablePolicy {
