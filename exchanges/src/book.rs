@@ -7,15 +7,23 @@
 use std::cmp::Ordering;
 
 use rust_decimal::Decimal;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::event::Side;
+use crate::event::{Level, Side};
 
 /// Two sides of price levels. Prices differ in value; text (trailing zeros) is that of the last message.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Book {
-    bids: Vec<(Decimal, Decimal)>,
-    asks: Vec<(Decimal, Decimal)>,
+    bids: Ladder,
+    asks: Ladder,
+}
+
+/// One side's levels, the best one last.
+#[derive(Clone, Debug, Default)]
+struct Ladder {
+    levels: Vec<(Decimal, Decimal)>,
+    /// So many at the front are cut off: a book that is cut after every message would move all of them every time.
+    cut: usize,
 }
 
 impl Book {
@@ -29,57 +37,65 @@ impl Book {
     /// dropped. Cheaper than [`set`](Self::set) one by one for a snapshot.
     pub fn extend(&mut self, side: Side, levels: impl Iterator<Item = (Decimal, Decimal)>) {
         let ladder = self.ladder_mut(side);
-        ladder.extend(levels);
-        ladder.sort_by(|a, b| towards_best(side, a.0, b.0));
-        let mut kept: Vec<(Decimal, Decimal)> = Vec::with_capacity(ladder.len());
-        for level in ladder.iter() {
+        ladder.tidy();
+        ladder.levels.extend(levels);
+        ladder.levels.sort_by(|a, b| towards_best(side, a.0, b.0));
+        let mut kept: Vec<(Decimal, Decimal)> = Vec::with_capacity(ladder.levels.len());
+        for level in &ladder.levels {
             match kept.last_mut() {
                 Some(last) if last.0 == level.0 => *last = *level,
                 Some(_) | None => kept.push(*level),
             }
         }
         kept.retain(|(_, qty)| !qty.is_zero());
-        *ladder = kept;
+        ladder.levels = kept;
+    }
+
+    /// [`extend`](Self::extend) with the levels of a snapshot, each on its own side.
+    pub fn extend_both(&mut self, levels: &[Level]) {
+        for side in [Side::Buy, Side::Sell] {
+            self.extend(side, levels.iter().filter(|level| level.side == side).map(|level| (level.price, level.qty)));
+        }
     }
 
     /// Sets the quantity at a price; zero removes the level.
+    #[inline]
     pub fn set(&mut self, side: Side, price: Decimal, qty: Decimal) {
-        let ladder = self.ladder_mut(side);
-        match (find(side, ladder, price), qty.is_zero()) {
-            (Ok(at), true) => drop(ladder.remove(at)),
-            (Ok(at), false) => ladder[at] = (price, qty),
+        let Ladder { levels, cut } = self.ladder_mut(side);
+        match (find(side, &levels[*cut..], price), qty.is_zero()) {
+            (Ok(at), true) => drop(levels.remove(*cut + at)),
+            (Ok(at), false) => levels[*cut + at] = (price, qty),
             (Err(_), true) => {}
-            (Err(at), false) => ladder.insert(at, (price, qty)),
+            (Err(at), false) => levels.insert(*cut + at, (price, qty)),
         }
     }
 
     /// Keeps the best `depth` levels of each side.
+    #[inline]
     pub fn truncate(&mut self, depth: usize) {
-        for ladder in [&mut self.bids, &mut self.asks] {
-            let beyond = ladder.len().saturating_sub(depth);
-            ladder.drain(..beyond);
-        }
+        self.bids.truncate(depth);
+        self.asks.truncate(depth);
     }
 
     /// Keeps the best `depth` levels of one side.
     pub fn truncate_side(&mut self, side: Side, depth: usize) {
-        let ladder = self.ladder_mut(side);
-        let beyond = ladder.len().saturating_sub(depth);
-        ladder.drain(..beyond);
+        self.ladder_mut(side).truncate(depth);
     }
 
     /// Price and quantity of a side's levels, best first.
+    #[inline]
     pub fn levels(&self, side: Side) -> impl ExactSizeIterator<Item = (Decimal, Decimal)> {
-        self.ladder(side).iter().rev().copied()
+        self.ladder(side).kept().iter().rev().copied()
     }
 
     /// Best bid at or above best ask: two venues' worth of truth in one book, or a lost change.
     #[must_use]
     pub fn is_crossed(&self) -> bool {
-        matches!((self.bids.last(), self.asks.last()), (Some(bid), Some(ask)) if bid.0 >= ask.0)
+        matches!((self.bids.kept().last(), self.asks.kept().last()), (Some(bid), Some(ask)) if bid.0 >= ask.0)
     }
 
-    fn ladder(&self, side: Side) -> &Vec<(Decimal, Decimal)> {
+    #[inline]
+    fn ladder(&self, side: Side) -> &Ladder {
         match side {
             Side::Buy => &self.bids,
             Side::Sell => &self.asks,
@@ -87,12 +103,60 @@ impl Book {
         }
     }
 
-    fn ladder_mut(&mut self, side: Side) -> &mut Vec<(Decimal, Decimal)> {
+    #[inline]
+    fn ladder_mut(&mut self, side: Side) -> &mut Ladder {
         match side {
             Side::Buy => &mut self.bids,
             Side::Sell => &mut self.asks,
             Side::Unknown => unreachable!("a book level has a side"),
         }
+    }
+}
+
+impl Ladder {
+    fn clear(&mut self) {
+        self.levels.clear();
+        self.cut = 0;
+    }
+
+    /// Keeps the best `depth` levels.
+    #[inline]
+    fn truncate(&mut self, depth: usize) {
+        self.cut = self.cut.max(self.levels.len().saturating_sub(depth));
+        if self.cut > depth.saturating_add(CUT_SLACK) {
+            self.tidy();
+        }
+    }
+
+    /// Gives up what is cut off.
+    #[cold]
+    fn tidy(&mut self) {
+        self.levels.drain(..self.cut);
+        self.cut = 0;
+    }
+
+    fn kept(&self) -> &[(Decimal, Decimal)] {
+        &self.levels[self.cut..]
+    }
+}
+
+impl PartialEq for Ladder {
+    fn eq(&self, other: &Self) -> bool {
+        self.kept() == other.kept()
+    }
+}
+
+impl Eq for Ladder {}
+
+impl Serialize for Ladder {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.kept().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ladder {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Self { levels: Vec::deserialize(from)?, cut: 0 })
     }
 }
 
@@ -129,6 +193,9 @@ fn towards_best(side: Side, a: Decimal, b: Decimal) -> Ordering {
         Side::Buy | Side::Unknown => order,
     }
 }
+
+/// Levels that may be cut off and still in memory, beside as many as are kept.
+const CUT_SLACK: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -181,6 +248,31 @@ mod tests {
     }
 
     proptest! {
+        /// Levels that are cut off are gone, whatever comes and goes afterwards.
+        #[test]
+        fn a_book_cut_after_every_change_is_the_best_of_a_map_cut_alike(
+            changes in proptest::collection::vec((0u32..200, 0u32..3), 0..600),
+            depth in 0usize..12,
+        ) {
+            let mut book = Book::default();
+            let mut model: BTreeMap<u32, u32> = BTreeMap::new();
+            for (price, qty) in changes {
+                book.set(Side::Buy, price.into(), qty.into());
+                book.truncate(depth);
+                model.insert(price, qty);
+                model.retain(|_, qty| *qty != 0);
+                while model.len() > depth {
+                    model.pop_first();
+                }
+            }
+            let expected: Vec<(Decimal, Decimal)> =
+                model.iter().rev().map(|(price, qty)| ((*price).into(), (*qty).into())).collect();
+            prop_assert_eq!(book.levels(Side::Buy).collect::<Vec<_>>(), expected);
+            let back: Book = serde_json::from_value(serde_json::to_value(&book).unwrap()).unwrap();
+            prop_assert_eq!(&back, &book);
+            prop_assert!(book.bids.levels.len() <= 2 * depth + CUT_SLACK + 1);
+        }
+
         /// A map from price to quantity, where zero removes, is the model.
         #[test]
         fn any_changes_give_what_a_map_gives(changes in proptest::collection::vec((0u32..20, 0u32..3), 0..80), cut in 0usize..80) {

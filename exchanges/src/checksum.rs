@@ -1,15 +1,11 @@
 //! Book checksums: CRC-32 (IEEE) over the best levels' text, in each venue's own order and spelling.
 
-use std::io::Write;
-
-use rust_decimal::Decimal;
-
-use crate::{book::Book, event::Side};
+use crate::{book::Book, digits::Text, event::Side};
 
 /// Computes checksums in a reused buffer.
 #[derive(Debug, Default)]
 pub struct Checksum {
-    text: Vec<u8>,
+    text: Text,
 }
 
 impl Checksum {
@@ -25,10 +21,10 @@ impl Checksum {
         for (price, qty) in
             book.levels(Side::Sell).take(KRAKEN_LEVELS).chain(book.levels(Side::Buy).take(KRAKEN_LEVELS))
         {
-            self.push_mantissa(price);
-            self.push_mantissa(qty);
+            self.text.push_mantissa(price);
+            self.text.push_mantissa(qty);
         }
-        crc32fast::hash(&self.text)
+        crc32fast::hash(self.text.bytes())
     }
 
     /// OKX (until 2026) and Bitget v1: the 25 best levels, bid and ask in turn, each as `price:quantity`, all
@@ -39,38 +35,17 @@ impl Checksum {
         let (mut bids, mut asks) = (book.levels(Side::Buy), book.levels(Side::Sell));
         for _ in 0..INTERLEAVED_LEVELS {
             for (price, qty) in bids.next().into_iter().chain(asks.next()) {
-                let separator = if self.text.is_empty() { "" } else { ":" };
-                write!(self.text, "{separator}{price}:{qty}").expect("writing to memory cannot fail");
+                for number in [price, qty] {
+                    self.text.push_decimal(number);
+                    self.text.push_byte(b':');
+                }
             }
         }
-        crc32fast::hash(&self.text).cast_signed()
-    }
-
-    fn push_mantissa(&mut self, number: Decimal) {
-        let mut rest = number.mantissa().unsigned_abs();
-        let (mut digits, mut at) = ([0; MANTISSA_DIGITS_MAX], MANTISSA_DIGITS_MAX);
-        while rest > u128::from(u64::MAX) {
-            at -= 1;
-            digits[at] = digit(u64::try_from(rest % 10).unwrap_or_default());
-            rest /= 10;
-        }
-        let mut rest = u64::try_from(rest).unwrap_or_default();
-        while rest != 0 {
-            at -= 1;
-            digits[at] = digit(rest % 10);
-            rest /= 10;
-        }
-        self.text.extend_from_slice(&digits[at..]);
+        let text = self.text.bytes();
+        crc32fast::hash(text.strip_suffix(b":").unwrap_or(text)).cast_signed()
     }
 }
 
-/// A digit below ten as ASCII.
-fn digit(value: u64) -> u8 {
-    b'0' + u8::try_from(value % 10).unwrap_or_default()
-}
-
-/// Digits of the largest mantissa, 2^96.
-const MANTISSA_DIGITS_MAX: usize = 29;
 /// Levels a side that Kraken's checksum covers, whatever the subscribed depth.
 const KRAKEN_LEVELS: usize = 10;
 /// Levels a side that the interleaved checksum covers.

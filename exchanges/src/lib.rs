@@ -13,6 +13,7 @@ pub mod checksum;
 pub mod config;
 pub mod conn;
 pub mod decoder;
+mod digits;
 pub mod error;
 pub mod event;
 mod gaps;

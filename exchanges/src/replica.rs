@@ -175,10 +175,7 @@ impl<K: Clone> Replica<K> {
         self.keeps_from = keeps_from;
         self.depth = depth;
         self.book.clear();
-        for side in [Side::Buy, Side::Sell] {
-            let of_side = levels.iter().filter(|level| level.side == side);
-            self.book.extend(side, of_side.map(|level| (level.price, level.qty)));
-        }
+        self.book.extend_both(levels);
         self.cut();
         let is_held_whole = self.held_levels <= HELD_LEVELS_MAX || keeps_from.is_none();
         self.state = if checksum == Some(false) || !is_held_whole { State::Broken } else { State::Live };

@@ -149,10 +149,7 @@ impl Kept {
         cut_min: usize,
     ) {
         self.book.clear();
-        for side in SIDES {
-            let of_side = levels.iter().filter(|level| level.side == side);
-            self.book.extend(side, of_side.map(|level| (level.price, level.qty)));
-        }
+        self.book.extend_both(levels);
         // In place among the updates it is the whole of what the venue keeps; by HTTP it may have been cut.
         self.edges = SIDES.map(|side| {
             let levels = self.book.levels(side);

@@ -260,8 +260,11 @@ impl BookState {
 
     /// Applies the levels pushed since `mark`; whether the book is what the venue says.
     fn apply(&mut self, head: &Head, mark: usize, checksum: &mut Checksum, out: &Outbox) -> Option<bool> {
-        for level in &out.events.levels[mark..] {
-            self.book.set(level.side, level.price, level.qty);
+        let levels = &out.events.levels[mark..];
+        if head.is_snapshot {
+            self.book.extend_both(levels);
+        } else {
+            levels.iter().for_each(|level| self.book.set(level.side, level.price, level.qty));
         }
         if let Some(depth) = self.depth {
             self.book.truncate(depth as usize);
