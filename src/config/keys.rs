@@ -78,7 +78,7 @@ pub(super) const DAEMON: &[Key] = &[
         "writer.threads",
         Kind::CountOrAuto { min: 1, max: THREADS_MAX },
         Some("auto"),
-        "Writer threads, each with its own database connection. `auto` is one for every four cores, at least one.",
+        "Writer threads, each with its own database connection. `auto` is one for every four cores, and two where there are fewer than eight (one on a single core).",
         "A busy writer takes one core here and about as much in the database.",
     ),
     key(

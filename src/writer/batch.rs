@@ -434,7 +434,7 @@ impl Encoder {
             return true;
         }
         let from = self.at.unwrap_or_else(|| {
-            self.writing.begin();
+            self.writing.begin(order.len());
             0
         });
         let to = from.saturating_add(rows_max).min(order.len());
@@ -457,7 +457,7 @@ impl Encoder {
 #[must_use]
 pub fn encode_some(pieces: &[Piece], table: Table, rows: &[RowRef]) -> Vec<Bytes> {
     let mut writing = Writing::default();
-    writing.begin();
+    writing.begin(rows.len());
     for at in rows {
         let piece = &pieces[at.piece as usize];
         match table {
@@ -538,8 +538,9 @@ struct Writing {
 }
 
 impl Writing {
-    fn begin(&mut self) {
-        self.buf = BytesMut::with_capacity(BLOCK_BYTES + BLOCK_SLACK);
+    /// `rows`: how many are to come.
+    fn begin(&mut self, rows: usize) {
+        self.buf = BytesMut::with_capacity((rows * ROW_BYTES_USUAL).min(BLOCK_BYTES) + BLOCK_SLACK);
         row::put_header(&mut self.buf);
         self.partition = 0..0;
     }
@@ -616,8 +617,9 @@ fn marks(pieces: &[Piece]) -> Vec<Mark> {
     marks
 }
 
-/// Bytes of a block handed to the connection at once.
-const BLOCK_BYTES: usize = 256 * 1_024;
+/// Bytes of a block handed to the connection at once: a usual batch's rows of one table. What is handed over the connection's task
+/// sends by itself; each hand-over waits for a turn of the shard's.
+const BLOCK_BYTES: usize = 4 << 20;
 /// A row may begin just below the block's end.
 const BLOCK_SLACK: usize = 2 * ROW_BYTES_MAX;
 /// What a row usually takes, for the byte limit.

@@ -7,7 +7,7 @@ use crate::config::Pin;
 /// Threads when the configuration does not say: one for every four cores, at least one.
 pub(super) fn threads(configured: Option<usize>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    configured.unwrap_or(cores / CORES_PER_THREAD).clamp(1, THREADS_MAX)
+    configured.unwrap_or_else(|| (cores / CORES_PER_THREAD).max(2).min(cores)).clamp(1, THREADS_MAX)
 }
 
 /// The core of each thread; `None` for one that may run anywhere.
@@ -27,6 +27,7 @@ fn choose(pin: &Pin, threads: usize, available: &[CoreId]) -> Vec<Option<CoreId>
         .collect()
 }
 
+/// Two in any case, if there are two cores: while one waits for its server process the other's is busy.
 const CORES_PER_THREAD: usize = 4;
 /// More writers than this only compete for the database.
 const THREADS_MAX: usize = 64;

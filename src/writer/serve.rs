@@ -114,7 +114,7 @@ impl<C: Connect> Shard<C> {
     async fn fill(&mut self, look_at: Instant) {
         loop {
             let now = Instant::now();
-            let any = self.pull_round(now);
+            let any = self.pull_next(now);
             if self.building.is_full(&self.limits) {
                 return;
             }
@@ -144,23 +144,20 @@ impl<C: Connect> Shard<C> {
         }
     }
 
-    /// One chunk of each lane that has one, beginning where the last full batch left off: a lane with much to catch up
-    /// on keeps no other waiting.
-    fn pull_round(&mut self, now: Instant) -> bool {
-        let mut any = false;
+    /// The next chunk of the next lane that has one; the lanes take turns, so that one with much to catch up on keeps no
+    /// other waiting. One at a time, because a chunk that is read from the journal takes as long as the connection may be
+    /// left alone. `false`: no lane has one.
+    fn pull_next(&mut self, now: Instant) -> bool {
         let is_stopping = self.is_stopping();
         let lanes = self.feeds.len();
         let first = self.turn;
         for at in (0..lanes).map(|nr| (first + nr) % lanes) {
-            if self.building.is_full(&self.limits) {
-                self.turn = at;
-                break;
-            }
             let feed = &mut self.feeds[at];
             match feed.pull(self.chunk_rows_max, now, is_stopping || feed.is_leaving) {
                 Ok(Some(piece)) => {
                     self.building.push(piece, now);
-                    any = true;
+                    self.turn = at + 1;
+                    return true;
                 }
                 Ok(None) => {}
                 Err(source) => {
@@ -171,7 +168,7 @@ impl<C: Connect> Shard<C> {
                 }
             }
         }
-        any
+        false
     }
 
     /// Looks whether the connection lives, claims lanes that are not claimed, and reads how far they are.
@@ -451,7 +448,7 @@ async fn encode(encoder: &mut Option<Encoder>) {
 /// in pieces.
 const ISOLATE_TRIES_MAX: usize = 256;
 /// Rows encoded between two looks at the connection: about a quarter of a millisecond.
-const ROWS_PER_SLICE: usize = 1_024;
+const ROWS_PER_SLICE: usize = 2_048;
 /// How often lanes that are not claimed are tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often lanes are looked at without being woken.
