@@ -21,6 +21,27 @@ struct Run {
     own_cpu: Option<f64>,
 }
 
+/// Who fills the tables.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Who {
+    /// This crate.
+    Own,
+    /// psql.
+    Copy,
+    /// psql, into tables that are set as is best for taking in many instruments, whatever their readers would say.
+    CopyGrouped,
+}
+
+impl Who {
+    const fn name(self, stage: Stage) -> &'static str {
+        match self {
+            Self::Own => stage.name(),
+            Self::Copy => "\\copy",
+            Self::CopyGrouped => "\\copy without segments",
+        }
+    }
+}
+
 /// Runs `once`, which fills the empty tables, and psql in turn.
 ///
 /// # Errors
@@ -34,47 +55,55 @@ pub(super) async fn measure(
     report: &mut Report,
     mut once: impl AsyncFnMut() -> Result<Duration, BenchError>,
 ) -> Result<(), BenchError> {
-    let (mut own, mut copy) = (Vec::new(), Vec::new());
+    let mut turns = vec![Who::Copy, Who::Own];
+    if options.symbols >= MANY_INSTRUMENTS && target.has_columnstore() {
+        turns.push(Who::CopyGrouped);
+    }
+    let mut runs: Vec<(Who, Run)> = Vec::new();
     for nr in 1..=options.runs {
-        for is_copy in if nr % 2 == 0 { [false, true] } else { [true, false] } {
+        for who in &turns {
             target.empty()?;
-            if is_copy {
+            if *who == Who::CopyGrouped {
+                target.set_segments(false)?;
+            }
+            if *who != Who::Own {
                 script.prepare(target)?;
             }
             let (database_before, own_before) = (target.cpu_seconds(), cpu_seconds(std::process::id()));
-            let took = if is_copy { script.run(target)? } else { once().await? };
+            let took = if *who == Who::Own { once().await? } else { script.run(target)? };
             let (database_after, own_after) = (target.cpu_seconds(), cpu_seconds(std::process::id()));
-            script.verify(if is_copy { "\\copy" } else { stage.name() }, target)?;
+            script.verify(who.name(stage), target)?;
+            if *who == Who::CopyGrouped {
+                target.empty()?;
+                target.set_segments(true)?;
+            }
             let run = Run {
                 took,
                 database_cpu: database_after.zip(database_before).map(|(after, before)| after - before),
                 own_cpu: own_after.zip(own_before).map(|(after, before)| after - before),
             };
-            if is_copy { &mut copy } else { &mut own }.push(run);
+            let rate = float(script.rows_total()) / took.as_secs_f64();
+            progress!("{} run {nr} of {}: {rate:.0} rows/s", who.name(stage), options.runs);
+            runs.push((*who, run));
         }
-        let rate = |runs: &[Run]| runs.last().map_or(0.0, |run| float(script.rows_total()) / run.took.as_secs_f64());
-        progress!(
-            "{} run {nr} of {}: {:.0} rows/s, \\copy {:.0} rows/s",
-            stage.name(),
-            options.runs,
-            rate(&own),
-            rate(&copy)
-        );
+        turns.rotate_left(1); // Nobody is always the one after somebody.
     }
     target.empty()?;
     let rows = float(script.rows_total());
-    let rates = |runs: &[Run]| runs.iter().map(|run| rows / run.took.as_secs_f64()).collect::<Vec<_>>();
-    let micros = |runs: &[Run], of: fn(&Run) -> Option<f64>| {
-        runs.iter().filter_map(of).map(|seconds| seconds * 1e6 / rows).collect::<Vec<_>>()
+    let of = |who: Who| runs.iter().filter(move |(whose, _)| *whose == who).map(|(_, run)| run);
+    let rates = |who: Who| of(who).map(|run| rows / run.took.as_secs_f64()).collect::<Vec<_>>();
+    let micros = |who: Who, seconds: fn(&Run) -> Option<f64>| {
+        of(who).filter_map(seconds).map(|seconds| seconds * 1e6 / rows).collect::<Vec<_>>()
     };
-    let (own_rates, copy_rates) = (rates(&own), rates(&copy));
-    let ratios: Vec<f64> = own_rates.iter().zip(&copy_rates).map(|(own, copy)| own / copy).collect();
-    report.add(stage, "", "rows_per_s", "rows/s", &own_rates);
-    report.add(stage, "", "copy_rows_per_s", "rows/s", &copy_rates);
-    report.add(stage, "", "ratio_to_copy", "ratio", &ratios);
-    report.add(stage, "", "cpu_us_per_row", "us", &micros(&own, |run| run.own_cpu));
-    report.add(stage, "", "database_cpu_us_per_row", "us", &micros(&own, |run| run.database_cpu));
-    report.add(stage, "", "copy_database_cpu_us_per_row", "us", &micros(&copy, |run| run.database_cpu));
+    let ratios = |who: Who| rates(Who::Own).iter().zip(rates(who)).map(|(own, other)| own / other).collect::<Vec<_>>();
+    report.add(stage, "", "rows_per_s", "rows/s", &rates(Who::Own));
+    report.add(stage, "", "copy_rows_per_s", "rows/s", &rates(Who::Copy));
+    report.add(stage, "", "ratio_to_copy", "ratio", &ratios(Who::Copy));
+    report.add(stage, "", "grouped_copy_rows_per_s", "rows/s", &rates(Who::CopyGrouped));
+    report.add(stage, "", "ratio_to_grouped_copy", "ratio", &ratios(Who::CopyGrouped));
+    report.add(stage, "", "cpu_us_per_row", "us", &micros(Who::Own, |run| run.own_cpu));
+    report.add(stage, "", "database_cpu_us_per_row", "us", &micros(Who::Own, |run| run.database_cpu));
+    report.add(stage, "", "copy_database_cpu_us_per_row", "us", &micros(Who::Copy, |run| run.database_cpu));
     Ok(())
 }
 
@@ -100,6 +129,8 @@ pub(super) async fn until_committed(
     Ok(())
 }
 
+/// From so many instruments on, a batch has few rows of each, and psql is also measured without segments.
+const MANY_INSTRUMENTS: usize = 500;
 /// Longest wait for the last commit, beside what its rows take.
 pub(super) const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Far slower than any machine writes.

@@ -9,7 +9,10 @@ use super::{BenchError, Options, progress};
 use crate::{
     config::Database,
     demo::cluster::{Cluster, Extension, StopMode, psql_program},
-    store::{self, Capabilities, Connection, Connector},
+    store::{
+        self, Capabilities, Connection, Connector,
+        table::{ORDER_BY, SEGMENT_BY, Table},
+    },
 };
 
 /// The database, prepared and empty.
@@ -98,6 +101,47 @@ impl Target {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Whether rows are compressed as they come.
+    pub(super) fn has_columnstore(&self) -> bool {
+        self.capabilities.direct_compress(true)
+    }
+
+    /// Sets the empty tables to a segment an instrument, as they are shipped, or to none, ordered by instrument.
+    ///
+    /// # Errors
+    ///
+    /// As the server has them.
+    pub(super) fn set_segments(&self, are_shipped: bool) -> Result<(), BenchError> {
+        let (segment_by, order_by) =
+            if are_shipped { (SEGMENT_BY, ORDER_BY.to_owned()) } else { ("", format!("{SEGMENT_BY}, {ORDER_BY}")) };
+        for table in Table::ALL {
+            let path = table.path();
+            let sql = format!(
+                "ALTER TABLE {path} SET (timescaledb.segmentby = '{segment_by}', timescaledb.orderby = '{order_by}')"
+            );
+            self.psql(&["-c", &sql])?;
+        }
+        Ok(())
+    }
+
+    /// Stops the server.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::NotOurs`], or it does not stop.
+    pub(super) fn stop_server(&mut self, mode: StopMode) -> Result<(), BenchError> {
+        Ok(self.cluster.as_mut().ok_or(BenchError::NotOurs)?.stop(mode)?)
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    ///
+    /// [`BenchError::NotOurs`], or it does not start.
+    pub(super) fn start_server(&mut self) -> Result<(), BenchError> {
+        Ok(self.cluster.as_mut().ok_or(BenchError::NotOurs)?.start()?)
+    }
+
     /// Where it is.
     pub(super) fn url(&self) -> &str {
         &self.url
@@ -133,4 +177,4 @@ impl Target {
 
 /// Instruments keep their numbers, lanes get theirs anew.
 const EMPTY: &str = "TRUNCATE market_data.trades, market_data.book_deltas, market_data.quotes, market_data.order_books, audit.watermarks, \
-     audit.lanes, audit.sessions, audit.gaps, audit.rejects RESTART IDENTITY";
+     audit.lanes, audit.sessions, audit.gaps, audit.rejects, audit.seals RESTART IDENTITY";

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, hint::black_box};
 
-use tapeway_exchanges::{adapter::At, decoder::Decoder, event::Events, ids::FramePos, input::Kind};
+use tapeway_exchanges::{adapter::At, decoder::Decoder, event::Events, ids::FramePos};
 
 use super::{Options, Report, Stage, float, frames::Frames, process::thread_cpu_seconds, progress, typed};
 
@@ -16,7 +16,8 @@ pub(super) fn run(options: &Options, recordings: &[Frames], report: &mut Report)
             continue;
         }
         let rounds = rounds(|| decode(frames));
-        let has_typed = frames.inputs.iter().any(|input| typed::rows(frames.spec.name, &input.bytes).is_some());
+        let has_typed =
+            frames.inputs.iter().any(|input| typed::rows(frames.spec.name, input.kind, &input.bytes).is_some());
         let typed_rows = float(typed_decode(frames));
         let (mut own, mut ratios) = (Vec::new(), Vec::new());
         for _ in 0..options.runs {
@@ -56,8 +57,8 @@ fn decode(frames: &Frames) -> u64 {
 }
 
 fn typed_decode(frames: &Frames) -> u64 {
-    let texts = frames.inputs.iter().filter(|input| input.kind == Kind::Text);
-    texts.filter_map(|input| typed::rows(frames.spec.name, &input.bytes)).sum::<usize>() as u64
+    let rows = frames.inputs.iter().filter_map(|input| typed::rows(frames.spec.name, input.kind, &input.bytes));
+    rows.sum::<usize>() as u64
 }
 
 /// Seconds on the core that one round takes.

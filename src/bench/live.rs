@@ -2,7 +2,6 @@
 //! database, all on this machine.
 
 use std::{
-    fs,
     path::Path,
     time::{Duration, Instant},
 };
@@ -12,21 +11,8 @@ use tokio::time::sleep;
 use super::{
     BenchError, Options, Report, Stage,
     database::Target,
-    failed, float,
-    process::{cpu_seconds, resident_bytes},
-    progress,
-};
-use crate::{
-    demo::{
-        cluster::free_port,
-        config::{Settings, write},
-        daemon::Daemon,
-        histogram::Histogram,
-        truth,
-    },
-    loopback::{self, Rate},
-    metrics::RECEIVE_TO_COMMIT,
-    status::Status,
+    float, progress,
+    stand::{Reading, Stand},
 };
 
 /// Measures.
@@ -158,108 +144,27 @@ impl Measured {
 
 /// Starts everything anew, measures for `seconds`, and compares the database with what was sent.
 async fn once(options: &Options, dir: &Path, target: &Target, rate: f64, seconds: u64) -> Result<Measured, BenchError> {
-    target.empty()?;
-    let dir = dir.join("live");
-    fs::create_dir_all(&dir).map_err(failed(&dir))?;
-    let truth = dir.join("truth.ndjson");
-    let symbols = (options.symbols / options.venues.len()).max(1);
-    let server = loopback::start(loopback::Options {
-        venues: options.venues.clone(),
-        symbols,
-        rate: Rate::RowsPerSecond(rate),
-        truth: Some(truth.clone()),
-        is_lossless: true,
-        ..loopback::Options::default()
-    })?;
-    let port = free_port().map_err(failed(&dir))?;
-    let config = write(&Settings {
-        dir: &dir,
-        database_url: target.url(),
-        venues: &options.venues,
-        server: &server,
-        symbols,
-        port,
-        is_journal_compressed: true,
-        shutdown_seconds: 30,
-    });
-    let config = config.map_err(failed(&dir))?;
-    let mut daemon = Daemon::start(&dir, &config, port)?;
-    daemon.until_ready().await?;
-    let measured = measure(&mut daemon, &server, target, rate, seconds).await?;
-    server.pause();
-    daemon.until_drained().await?;
-    daemon.stop()?;
-    server.stop()?;
-    let comparison = truth::compare(&truth, target.url()).await?;
-    if !comparison.is_equal() {
-        return Err(BenchError::NotExact { what: "live", detail: format!("{comparison:?}") });
-    }
-    fs::remove_dir_all(&dir).map_err(failed(&dir))?;
-    target.empty()?;
+    let mut stand = Stand::start(options, dir.join("live"), target, rate).await?;
+    let measured = measure(&mut stand, target, rate, seconds).await?;
+    stand.finish(Stage::Live.name(), target).await?;
     Ok(measured)
 }
 
-/// What has been used and done so far.
-struct Reading {
-    at: Instant,
-    status: Status,
-    latency: Histogram,
-    sent: u64,
-    cpu: f64,
-    database_cpu: Option<f64>,
-    loopback_cpu: Option<f64>,
-    resident: u64,
-}
-
-impl Reading {
-    async fn take(daemon: &mut Daemon, server: &loopback::Server, target: &Target) -> Result<Self, BenchError> {
-        let pid = daemon.id();
-        loop {
-            daemon.check()?;
-            let Some((status, metrics)) = daemon.ask().await else { continue };
-            let at = Instant::now();
-            let cpu = cpu_seconds(pid).ok_or(BenchError::NoProc(pid))?;
-            let resident = resident_bytes(pid).ok_or(BenchError::NoProc(pid))?;
-            let sent = server.stats().venues.iter().map(|venue| venue.total.sent).sum();
-            return Ok(Self {
-                at,
-                status,
-                latency: Histogram::read(&metrics, RECEIVE_TO_COMMIT),
-                sent,
-                cpu,
-                database_cpu: target.cpu_seconds(),
-                loopback_cpu: cpu_seconds(std::process::id()),
-                resident,
-            });
-        }
-    }
-
-    fn rows(&self, of: fn(&crate::status::LaneStatus) -> u64) -> u64 {
-        self.status.lanes.iter().map(of).sum()
-    }
-}
-
-async fn measure(
-    daemon: &mut Daemon,
-    server: &loopback::Server,
-    target: &Target,
-    rate: f64,
-    seconds: u64,
-) -> Result<Measured, BenchError> {
+async fn measure(stand: &mut Stand, target: &Target, rate: f64, seconds: u64) -> Result<Measured, BenchError> {
     // Snapshots, new chunks of the tables, caches: not what is asked here.
     sleep(WARM_UP.min(Duration::from_secs(seconds))).await;
-    let first = Reading::take(daemon, server, target).await?;
+    let first = Reading::take(stand, target).await?;
     let end = first.at + Duration::from_secs(seconds);
     let mut largest = first.resident;
     loop {
         sleep(Duration::from_secs(1).min(end.saturating_duration_since(Instant::now()))).await;
-        daemon.check()?;
-        largest = largest.max(resident_bytes(daemon.id()).unwrap_or(0));
+        stand.daemon.check()?;
+        largest = largest.max(stand.resident());
         if Instant::now() >= end {
             break;
         }
     }
-    let last = Reading::take(daemon, server, target).await?;
+    let last = Reading::take(stand, target).await?;
     let took = (last.at - first.at).as_secs_f64();
     let latency = last.latency.since(&first.latency);
     let difference = |now: Option<f64>, before: Option<f64>| Some((now? - before?) / took);
@@ -278,7 +183,7 @@ async fn measure(
     })
 }
 
-fn mebibytes(bytes: u64) -> f64 {
+pub(super) fn mebibytes(bytes: u64) -> f64 {
     float(bytes) / f64::from(1 << 20)
 }
 

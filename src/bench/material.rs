@@ -147,10 +147,10 @@ async fn until_recorded(daemon: &mut Daemon, server: &loopback::Server, rows: u6
     Err(DemoError::Late { what: "has not recorded everything", after: limit, detail }.into())
 }
 
-/// The writer as shipped, with one thread.
+/// The writer as shipped.
 pub(super) fn writer_config() -> config::Writer {
     config::Writer {
-        threads: Some(1),
+        threads: None,
         pin: config::Pin::Auto,
         batch_rows_max: 20_000,
         batch_bytes_max: 16 << 20,

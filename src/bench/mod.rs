@@ -7,6 +7,7 @@
 //! sink     events -> writer -> database        \  beside psql \copy of the same rows, in the same order, in
 //! catchup  journal -> replay -> writer -> database /  the same transactions, into the same tables
 //! live     loopback -> daemon -> database      at a fixed rate, and the highest rate that holds
+//! outage   the same with the database away     memory meanwhile, and the rate of catching up beside what is live
 //! scale    what rows cost, how much room they take and how long questions take in a database that has grown
 //! ```
 //!
@@ -15,7 +16,8 @@
 //!
 //! - `report.rs`: values and medians; `process.rs`: CPU and memory; `database.rs`: the database; `material.rs`: what
 //!   the stages work on; `frames.rs`: frames in memory; `copy.rs`: psql's side; `beside.rs`: both in turn
-//! - `decode.rs`, `typed.rs`, `encode.rs`, `journal.rs`, `sink.rs`, `catchup.rs`, `live.rs`, `scale.rs`: the stages
+//! - `decode.rs`, `typed.rs`, `encode.rs`, `journal.rs`, `sink.rs`, `catchup.rs`, `live.rs`, `outage.rs`, `scale.rs`: the
+//!   stages; `stand.rs`: venues, daemon and database of the last three
 
 use std::{
     fs, io,
@@ -45,10 +47,12 @@ mod frames;
 mod journal;
 mod live;
 mod material;
+mod outage;
 mod process;
 mod report;
 mod scale;
 mod sink;
+mod stand;
 mod typed;
 
 pub use report::{Measured, Report, Stage};
@@ -75,6 +79,8 @@ pub struct Options {
     pub rate: Option<f64>,
     /// Whether the live stage looks for the highest rate that holds, from `rate` on.
     pub is_search_wanted: bool,
+    /// Seconds without a database in the outage stage.
+    pub outage_seconds: u64,
     /// Loopback venues of the live stage.
     pub venues: Vec<loopback::Venue>,
     /// Instruments in all.
@@ -97,7 +103,17 @@ impl Options {
     pub fn smoke(self) -> Self {
         let rate = self.rate.map(|rate| rate.min(4_000.0));
         let stored = vec![50_000];
-        Self { runs: 1, rows: 20_000, stored, seconds: 2, rate, is_search_wanted: false, symbols: 8, ..self }
+        Self {
+            runs: 1,
+            rows: 20_000,
+            stored,
+            seconds: 2,
+            outage_seconds: 3,
+            rate,
+            is_search_wanted: false,
+            symbols: 8,
+            ..self
+        }
     }
 }
 
@@ -120,6 +136,9 @@ pub enum BenchError {
         /// Lanes in it.
         rows: u64,
     },
+    /// A server that the bench has not started is not its to stop.
+    #[error("the stage `outage` stops the database: it takes none that is named with --database-url")]
+    NotOurs,
     /// psql does not run or is refused.
     #[error("psql: {0}")]
     Psql(String),
@@ -195,9 +214,9 @@ async fn run_in(options: &Options, dir: &Path) -> Result<Report, BenchError> {
     if let Some(material) = &material {
         without_database(options, dir, material, is_decode_generated, &mut report)?;
     }
-    if is_wanted(&[Stage::Sink, Stage::Catchup, Stage::Live, Stage::Scale]) {
+    if is_wanted(&[Stage::Sink, Stage::Catchup, Stage::Live, Stage::Outage, Stage::Scale]) {
         let mut target = Target::open(options, dir).await?;
-        let result = with_database(options, dir, material.as_ref(), &target, &mut report).await;
+        let result = with_database(options, dir, material.as_ref(), &mut target, &mut report).await;
         let cleaned = target.clean(StopMode::Immediate).await;
         result?;
         cleaned?;
@@ -232,7 +251,7 @@ async fn with_database(
     options: &Options,
     dir: &Path,
     material: Option<&Material>,
-    target: &Target,
+    target: &mut Target,
     report: &mut Report,
 ) -> Result<(), BenchError> {
     let is_wanted = |stage| options.stages.contains(&stage);
@@ -252,6 +271,9 @@ async fn with_database(
     }
     if is_wanted(Stage::Live) {
         live::run(options, dir, target, report).await?;
+    }
+    if is_wanted(Stage::Outage) {
+        outage::run(options, dir, target, report).await?;
     }
     Ok(())
 }

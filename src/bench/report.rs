@@ -19,14 +19,16 @@ pub enum Stage {
     Catchup,
     /// A venue's WebSocket to the database.
     Live,
+    /// The same with the database away for a while.
+    Outage,
     /// A database with many rows: writing, room, questions.
     Scale,
 }
 
 impl Stage {
     /// Every stage, in the order they run.
-    pub const ALL: [Self; 7] =
-        [Self::Decode, Self::Encode, Self::Journal, Self::Sink, Self::Catchup, Self::Live, Self::Scale];
+    pub const ALL: [Self; 8] =
+        [Self::Decode, Self::Encode, Self::Journal, Self::Sink, Self::Catchup, Self::Live, Self::Outage, Self::Scale];
 
     /// Its name on the command line and in the output.
     #[must_use]
@@ -38,6 +40,7 @@ impl Stage {
             Self::Sink => "sink",
             Self::Catchup => "catchup",
             Self::Live => "live",
+            Self::Outage => "outage",
             Self::Scale => "scale",
         }
     }

@@ -237,7 +237,7 @@ async fn size(connection: &Connection, is_hypertable: bool) -> Result<u64, Bench
 }
 
 /// Names of the median and of the 99th percentile, and what is asked of instrument `$1` and moment `$2`.
-const QUESTIONS: [((&str, &str), &str); 2] = [
+const QUESTIONS: [((&str, &str), &str); 3] = [
     (
         ("latest_trades_p50_ms", "latest_trades_p99_ms"),
         "SELECT time, price, qty, side FROM market_data.trades
@@ -247,6 +247,10 @@ const QUESTIONS: [((&str, &str), &str); 2] = [
         ("candles_p50_ms", "candles_p99_ms"),
         "SELECT bucket, open, high, low, close, volume FROM aggregates.ohlcv_1m
          WHERE instrument_id = $1 AND bucket >= to_timestamp($2) - interval '1 day' AND bucket < to_timestamp($2)",
+    ),
+    (
+        ("book_at_p50_ms", "book_at_p99_ms"),
+        "SELECT side, level, price, qty FROM market_data.book_at($1, to_timestamp($2::float8), 20)",
     ),
 ];
 /// Times each question is asked at least.

@@ -13,8 +13,8 @@ use crate::{
 /// Values go to stdout, one a line; what is being done goes to stderr. Files, processes and rows are removed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// What to measure, separated by commas: decode, encode, journal, sink, catchup, live, scale.
-    /// Everything but scale when absent.
+    /// What to measure, separated by commas: decode, encode, journal, sink, catchup, live, outage, scale.
+    /// Everything but the last two when absent.
     #[arg(value_delimiter = ',', value_name = "STAGES")]
     stages: Vec<Stage>,
     /// Runs of each measurement; the median counts.
@@ -29,7 +29,10 @@ pub(super) struct Args {
     /// Seconds of a run of live.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Rows a second of live.
+    /// Seconds without a database in outage.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    outage_seconds: u64,
+    /// Rows a second of live and outage.
     #[arg(long, default_value_t = 100_000.0, value_name = "ROWS_PER_S")]
     rate: f64,
     /// Do not look for the highest rate that holds.
@@ -66,7 +69,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     let stages = if args.stages.is_empty() {
-        Stage::ALL.into_iter().filter(|stage| *stage != Stage::Scale).collect()
+        Stage::ALL.into_iter().filter(|stage| !matches!(stage, Stage::Outage | Stage::Scale)).collect()
     } else {
         args.stages
     };
@@ -76,6 +79,7 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
         rows: args.rows,
         stored: args.stored,
         seconds: args.seconds,
+        outage_seconds: args.outage_seconds,
         rate: Some(args.rate),
         is_search_wanted: !args.no_search,
         venues: args.venues,
