@@ -9,6 +9,9 @@
 //! nobody can bring it any more      the one that reaches over the last id is due; else that which begins first, after a
 //!                                   gap
 //! ```
+//!
+//! Ids only grow here. A venue whose numbering may begin anew counts them on before they come here
+//! (`venue::okx::places`).
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
@@ -80,6 +83,12 @@ impl Chain {
     #[inline]
     pub(crate) fn advance(&mut self, last: i64) {
         self.last = Some(last);
+    }
+
+    /// The chain begins anew behind this id, which this connection delivered.
+    pub(crate) fn restart(&mut self, conn: Conn, last: i64) {
+        *self = Self { last: Some(last), ..Self::default() };
+        self.reach[conn] = Some(last);
     }
 
     /// The chain has ended with the last connection.
