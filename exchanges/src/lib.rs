@@ -9,6 +9,7 @@ mod backfill;
 pub mod book;
 mod book_code;
 mod by_symbol;
+mod chain;
 pub mod checksum;
 pub mod config;
 pub mod conn;

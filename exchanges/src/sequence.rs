@@ -68,18 +68,6 @@ pub const fn link(seen: Option<i64>, previous: i64, id: i64) -> Step {
     }
 }
 
-/// Linked chain whose ids may fall (a venue renumbers but names the old id once) or repeat (a keep-alive).
-///
-/// 1. A `previous` equal to the id seen follows, whatever its own id.
-/// 2. Otherwise as [`link`].
-#[must_use]
-pub const fn link_renumbering(seen: Option<i64>, previous: i64, id: i64) -> Step {
-    match seen {
-        Some(seen) if previous == seen => Step::Next,
-        Some(_) | None => link(seen, previous, id),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,27 +124,6 @@ mod tests {
         #[test]
         fn a_repetition_is_stale() {
             assert_eq!(link(Some(100), 95, 100), Step::Stale);
-        }
-    }
-
-    /// OKX `books`: the chain goes on from a lower number after a maintenance, and a keep-alive repeats
-    /// its own id.
-    mod renumbering_chain {
-        use super::*;
-
-        #[test]
-        fn a_lower_id_that_names_the_last_one_follows() {
-            assert_eq!(link_renumbering(Some(100), 100, 3), Step::Next);
-        }
-
-        #[test]
-        fn a_keep_alive_follows() {
-            assert_eq!(link_renumbering(Some(100), 100, 100), Step::Next);
-        }
-
-        #[test]
-        fn a_broken_chain_is_a_gap() {
-            assert_eq!(link_renumbering(Some(100), 110, 120), gap(101, 110));
         }
     }
 }

@@ -12,6 +12,8 @@ mod kraken;
 mod ledger;
 mod metadata;
 mod okx;
+mod okx_chains;
+mod okx_twins;
 mod panics;
 mod purity;
 mod resume;

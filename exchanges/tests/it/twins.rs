@@ -22,7 +22,10 @@ const SPOT: &str = "binance-spot";
 const USDM: &str = "binance-usdm";
 const COINBASE: &str = "coinbase";
 const KRAKEN: &str = "kraken";
-const VENUES: [&str; 4] = [SPOT, USDM, COINBASE, KRAKEN];
+const OKX: &str = "okx";
+const VENUES: [&str; 5] = [SPOT, USDM, COINBASE, KRAKEN, OKX];
+/// Those whose books have a chain of ids.
+const CHAINED: [&str; 3] = [SPOT, USDM, OKX];
 
 /// One change of a market: trades and book levels of one moment.
 #[derive(Clone, Debug)]
@@ -44,7 +47,7 @@ fn market(seed: u64, steps: usize) -> Vec<Step> {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         (mixed ^ (mixed >> 27)) % bound
     };
-    let (mut book, mut last, mut trade) = (first_book(), 100, 0);
+    let (mut book, mut last, mut trade) = (first_book(), FIRST_ID, 0);
     (0..steps)
         .map(|at| {
             let trades = (0..below(3)).map(|_| {
@@ -86,6 +89,7 @@ fn symbol(venue: &str) -> &'static str {
     match venue {
         COINBASE => "BTC-USD",
         KRAKEN => "BTC/USD",
+        OKX => "BTC-USDT",
         _ => "BTCUSDT",
     }
 }
@@ -100,6 +104,9 @@ fn trade(venue: &str, id: i64, ms: i64) -> String {
         KRAKEN => format!(
             r#"{{"channel":"trade","type":"update","data":[{{"symbol":"{symbol}","side":"sell","price":1.5,"qty":2,"ord_type":"limit","trade_id":{id},"timestamp":"{}"}}]}}"#,
             iso(ms)
+        ),
+        OKX => format!(
+            r#"{{"arg":{{"channel":"trades","instId":"{symbol}"}},"data":[{{"instId":"{symbol}","tradeId":"{id}","px":"1.5","sz":"2","side":"sell","ts":"{time}","count":"1"}}]}}"#
         ),
         _ => format!(
             r#"{{"stream":"btcusdt@trade","data":{{"e":"trade","E":{time},"T":{time},"s":"{symbol}","t":{id},"p":"1.5","q":"2","m":true}}}}"#
@@ -129,6 +136,7 @@ fn update(venue: &str, steps: &[Step]) -> String {
             format!(r#"{{"type":"l2update","product_id":"{symbol}","changes":[{bids}{comma}{asks}],"time":"{time}"}}"#)
         }
         KRAKEN => kraken("update", &merged, &last.book, last.ms),
+        OKX => okx("update", (side(false, &pair), side(true, &pair)), (first.previous, last.last), last.ms),
         _ => format!(
             r#"{{"stream":"btcusdt@depth","data":{{"e":"depthUpdate","E":{time},"T":{time},"s":"{symbol}","U":{},"u":{},"pu":{},"b":[{}],"a":[{}]}}}}"#,
             first.previous + 1,
@@ -154,8 +162,15 @@ fn kraken(kind: &str, levels: &BTreeMap<(bool, u32), u32>, book: &Book, ms: i64)
     )
 }
 
-/// What a connection begins with, as of a book; nothing where snapshots come by HTTP.
-fn snapshot(venue: &str, book: &Book, ms: i64) -> Option<String> {
+fn okx(action: &str, (bids, asks): (String, String), (previous, id): (i64, i64), ms: i64) -> String {
+    format!(
+        r#"{{"arg":{{"channel":"books","instId":"BTC-USDT"}},"action":"{action}","data":[{{"asks":[{asks}],"bids":[{bids}],"ts":"{}","checksum":0,"seqId":{id},"prevSeqId":{previous}}}]}}"#,
+        1_700_000_000_000 + ms
+    )
+}
+
+/// What a connection begins with, as of a book and its id; nothing where snapshots come by HTTP.
+fn snapshot(venue: &str, book: &Book, id: i64, ms: i64) -> Option<String> {
     let levels = |side: Side| book.levels(side).map(|(price, qty)| format!(r#"["{price}","{qty}"]"#));
     let text = |side| levels(side).collect::<Vec<_>>().join(",");
     match venue {
@@ -172,6 +187,7 @@ fn snapshot(venue: &str, book: &Book, ms: i64) -> Option<String> {
             });
             Some(kraken("snapshot", &both.collect(), book, ms))
         }
+        OKX => Some(okx("snapshot", (text(Side::Buy), text(Side::Sell)), (-1, id), ms)),
         _ => None,
     }
 }
@@ -195,7 +211,7 @@ fn inputs(venue: &str, conn: Conn, steps: &[Step], delivery: &Delivery) -> Vec<(
     let received = |at: usize| 1_785_542_400_000_000_000 + i64::try_from(at).unwrap() * 1_000_000;
     let mut all = vec![(0, Input::open(received(0), &plan).of(conn))];
     let text = |at: usize, text: String| (at, Input::text(received(at), &text).of(conn));
-    all.extend(snapshot(venue, &first_book(), 0).map(|snapshot| text(0, snapshot)));
+    all.extend(snapshot(venue, &first_book(), FIRST_ID, 0).map(|snapshot| text(0, snapshot)));
     let mut batch: Vec<Step> = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         if let Some((_, until)) = delivery.cuts.iter().find(|(from, until)| (*from..*until).contains(&at)) {
@@ -205,7 +221,7 @@ fn inputs(venue: &str, conn: Conn, steps: &[Step], delivery: &Delivery) -> Vec<(
             }
             if at + 1 == *until {
                 all.push((at, Input::open(received(at), &plan).of(conn)));
-                all.extend(snapshot(venue, &step.book, step.ms).map(|snapshot| text(at, snapshot)));
+                all.extend(snapshot(venue, &step.book, step.last, step.ms).map(|snapshot| text(at, snapshot)));
             }
             continue;
         }
@@ -267,8 +283,9 @@ fn http(venue: &str) -> Option<Input> {
         let levels = first_book();
         levels.levels(side).map(|(price, qty)| format!(r#"["{price}","{qty}"]"#)).collect::<Vec<_>>().join(",")
     };
-    let body = format!(r#"{{"lastUpdateId":100,"bids":[{}],"asks":[{}]}}"#, levels(Side::Buy), levels(Side::Sell));
-    snapshot(venue, &first_book(), 0)
+    let body =
+        format!(r#"{{"lastUpdateId":{FIRST_ID},"bids":[{}],"asks":[{}]}}"#, levels(Side::Buy), levels(Side::Sell));
+    snapshot(venue, &first_book(), FIRST_ID, 0)
         .is_none()
         .then(|| Input::http(1_785_542_400_000_000_000, "depth:BTCUSDT", 200, &body))
 }
@@ -349,6 +366,8 @@ fn all_same(venue: &str, two: Outcome, one: &Outcome) -> Result<(), TestCaseErro
 }
 
 const STEPS: usize = 220;
+/// Id of the book before the first step.
+const FIRST_ID: i64 = 100;
 
 /// Each connection is cut twice, in turn; the other is there.
 fn cut_in_turn() -> [Delivery; 2] {
@@ -410,7 +429,7 @@ proptest! {
             same(venue, "note", &two.notes, &one.notes)?;
             same(venue, "trade", &two.trades, &one.trades)?;
             prop_assert_eq!(&book, &steps[STEPS - 1].book, "{}", venue);
-            if venue == SPOT || venue == USDM {
+            if CHAINED.contains(&venue) {
                 same(venue, "level", &two.levels, &one.levels)?;
             }
             let mut levels = two.levels.clone();
@@ -424,7 +443,7 @@ proptest! {
     fn what_both_lack_is_the_gap_it_is_with_one(seed in any::<u64>(), order in orders(), lag in 1usize..12, at in 20usize..150) {
         let steps = market(seed, STEPS);
         let lack = Delivery { no_book: vec![at, at + 1], no_trades: vec![at, at + 1, at + 2], ..Delivery::default() };
-        for venue in [SPOT, USDM] {
+        for venue in CHAINED {
             let one = run(venue, &alone(venue, &steps, &lack)).0;
             let (two, _) = run(venue, &interleaved(venue, &steps, &[lack.clone(), lack.clone()], &order, lag));
             all_same(venue, two, &sorted(one))?;
@@ -448,7 +467,9 @@ proptest! {
         let steps = market(seed, STEPS);
         let mut both = if is_cut { cut_in_turn() } else { <[Delivery; 2]>::default() };
         (both[0].batch, both[1].batch) = batches;
-        for venue in [SPOT, USDM] {
+        // OKX has the same pieces on every connection. Where it had not, a connection would not be in step while the other
+        // ends, and that is a gap.
+        for venue in if is_cut { &CHAINED[..2] } else { &CHAINED[..] } {
             let one = sorted(run(venue, &alone(venue, &steps, &Delivery::default())).0);
             let (two, book) = run(venue, &interleaved(venue, &steps, &both, &order, lag));
             prop_assert!(two.notes.is_empty(), "{}: {:?}", venue, two.notes);

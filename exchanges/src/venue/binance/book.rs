@@ -12,24 +12,16 @@
 //! The chain of deltas is followed in every state, so that a stretch missing while the book is not live is
 //! named too. The frame that reveals a gap is the new baseline.
 //!
-//! With two connections there is still one chain:
-//!
-//! ```text
-//! ends at or before the last id     dropped: the other connection had it
-//! continues the chain               applied, whichever connection it came from
-//! reaches over the last id, or      held, while an open connection may still bring what continues the chain: one that
-//! begins beyond it                  has delivered nothing beyond the last id, or too little is held to know
-//! nobody can bring it any more      the one that reaches over is applied whole (quantities are absolute); else it is a
-//!                                   gap up to the one that begins first
-//! ```
+//! With two connections there is still one chain ([`Chain`]). A delta that reaches over the last id is applied whole when
+//! nobody can bring the exact continuation any more: quantities are absolute.
 
-use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::{Flavor, wire::DepthWire};
 use crate::{
     adapter::{At, Outbox},
-    conn::{Conn, Conns, PerConn, Via},
+    chain::{Chain, Due, Held, levels_of},
+    conn::{Conn, Conns, Via},
     error::FrameError,
     event::{Cause, Flags, Side},
     gaps::{OpenGaps, Resync, Span},
@@ -44,8 +36,8 @@ use crate::{
 /// How one instrument's book stands.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub(super) struct BookState {
-    /// Last update id of the chain; `None` before the first delta since a connection was opened.
-    last: Option<i64>,
+    #[serde(flatten)]
+    chain: Chain,
     /// Id that the unbroken run of deltas up to `last` begins behind: a snapshot at or after it joins.
     run_from: Option<i64>,
     /// Time of the run's first delta.
@@ -56,21 +48,6 @@ pub(super) struct BookState {
     /// Time of the last delta or snapshot.
     time: Option<Micros>,
     gaps: OpenGaps,
-    /// Last update id that each open connection has delivered.
-    #[serde(default)]
-    reach: PerConn<Option<i64>>,
-    /// Deltas that do not continue the chain, and may when the other connection has delivered; in no order.
-    #[serde(default)]
-    held: Vec<Held>,
-}
-
-/// A delta that waits.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-struct Held {
-    previous: i64,
-    last_id: i64,
-    time: Option<Micros>,
-    levels: Vec<(Side, Decimal, Decimal)>,
 }
 
 /// What all of a delta but its levels says.
@@ -112,26 +89,25 @@ impl BookState {
         let step = self.step(via.conn, flavor, (previous, first_id, last_id));
         if step == Step::Stale {
             out.repeats.dropped += 1;
-            self.reach[via.conn] = self.reach[via.conn].max(Some(last_id));
+            self.chain.reached(via.conn, last_id);
             out.finish_book(out.level_mark(), symbol, Role::Stale, Some(last_id), None);
-            return Ok(if self.held.is_empty() {
-                Next::Nothing
-            } else {
+            return Ok(if self.chain.is_waiting() {
                 self.resolve(at.received, via.open, flavor, symbol, out)
+            } else {
+                Next::Nothing
             });
         }
         let head = Head { previous, last_id, time: delta.fields.time(), received: at.received };
-        let is_last_beyond = self.last.is_some_and(|last| previous != last);
-        if is_last_beyond && (self.may_come(via.others()) || !self.held.is_empty()) {
+        if self.chain.must_wait(previous, via.others()) {
             self.hold(head, symbol, delta, out)?;
-            self.reach[via.conn] = self.reach[via.conn].max(Some(last_id));
+            self.chain.reached(via.conn, last_id);
             return Ok(self.resolve(at.received, via.open, flavor, symbol, out));
         }
         let mark = out.level_mark();
         push_levels(self.head(flavor, symbol, head, step), delta, mark, out)?;
         let mut next = self.take(symbol, head, step, mark, out);
-        self.reach[via.conn] = self.reach[via.conn].max(Some(last_id));
-        if !self.held.is_empty() && self.resolve(at.received, via.open, flavor, symbol, out) == Next::Snapshot {
+        self.chain.reached(via.conn, last_id);
+        if self.chain.is_waiting() && self.resolve(at.received, via.open, flavor, symbol, out) == Next::Snapshot {
             next = Next::Snapshot;
         }
         Ok(next)
@@ -140,24 +116,19 @@ impl BookState {
     /// How a delta follows the chain.
     fn step(&self, conn: Conn, flavor: Flavor, (previous, first_id, last_id): (i64, i64, i64)) -> Step {
         let step = match flavor {
-            Flavor::Spot => range(self.last, first_id, last_id),
-            Flavor::Usdm | Flavor::Coinm => link(self.last, previous, last_id),
+            Flavor::Spot => range(self.chain.last(), first_id, last_id),
+            Flavor::Usdm | Flavor::Coinm => link(self.chain.last(), previous, last_id),
         };
-        let is_own = self.reach[conn] == self.last;
+        let is_own = self.chain.reach(conn) == self.chain.last();
         match (step, self.live) {
             // The snapshot came before the connection's first delta: the delta must join it.
             (Step::First, Some(snapshot)) if previous > snapshot => {
                 Step::Gap(Missing::between(snapshot.saturating_add(1), previous))
             }
             // It names an id before the last one, which came by the other connection: it reaches over that.
-            (Step::Gap(_), _) if !is_own && self.last.is_some_and(|last| previous < last) => Step::Next,
+            (Step::Gap(_), _) if !is_own && self.chain.last().is_some_and(|last| previous < last) => Step::Next,
             _ => step,
         }
-    }
-
-    /// Whether one of these connections may bring what continues the chain: it has delivered nothing beyond it.
-    fn may_come(&self, open: Conns) -> bool {
-        open.iter().any(|conn| self.reach[conn] <= self.last) && self.held.len() < HELD_MAX
     }
 
     fn hold(
@@ -170,9 +141,9 @@ impl BookState {
         let Head { previous, last_id, time, received: _ } = head;
         let mark = out.level_mark();
         push_levels(level_head(symbol, head, Flags::NONE), delta, mark, out)?;
-        let levels = out.events.levels[mark..].iter().map(|level| (level.side, level.price, level.qty)).collect();
+        let levels = levels_of(&out.events.levels[mark..]);
         out.drop_levels(mark);
-        self.held.push(Held { previous, last_id, time, levels });
+        self.chain.hold(Held { previous, last_id, time, levels, shift: 0, checksum: None });
         Ok(())
     }
 
@@ -180,22 +151,8 @@ impl BookState {
     fn resolve(&mut self, received: Nanos, open: Conns, flavor: Flavor, symbol: SymbolIx, out: &mut Outbox) -> Next {
         let mut next = Next::Nothing;
         let mut is_filled = false;
-        while let Some(last) = self.last {
-            let before = self.held.len();
-            self.held.retain(|held| held.last_id > last);
-            out.repeats.dropped += (before - self.held.len()) as u64;
-            let exact = self.held.iter().position(|held| held.previous == last);
-            let at = match exact {
-                Some(at) => at,
-                None if self.may_come(open) => break,
-                // The one that reaches least back, or else begins first.
-                None => {
-                    let by_distance = |(_, held): &(usize, &Held)| (held.previous > last, held.previous.abs_diff(last));
-                    let Some((at, _)) = self.held.iter().enumerate().min_by_key(by_distance) else { break };
-                    at
-                }
-            };
-            let Held { previous, last_id, time, levels } = self.held.swap_remove(at);
+        while let Some((last, due)) = self.chain.last().zip(self.chain.due(open, &mut out.repeats.dropped)) {
+            let Due { message: Held { previous, last_id, time, levels, .. }, is_exact } = due;
             let step = match previous > last {
                 true => Step::Gap(Missing::between(last.saturating_add(1), previous)),
                 false => Step::Next,
@@ -204,7 +161,7 @@ impl BookState {
             let rows = self.head(flavor, symbol, head, step);
             let mark = out.level_mark();
             levels.into_iter().for_each(|(side, price, qty)| rows.push(side, price, qty, out));
-            is_filled |= exact.is_some();
+            is_filled |= is_exact;
             if self.take(symbol, head, step, mark, out) == Next::Snapshot {
                 next = Next::Snapshot;
             }
@@ -235,7 +192,7 @@ impl BookState {
                 next = Next::Snapshot;
             }
         }
-        self.last = Some(last_id);
+        self.chain.advance(last_id);
         self.time = time.or(self.time);
         out.finish_book(mark, symbol, Role::Delta, Some(last_id), None);
         next
@@ -255,7 +212,7 @@ impl BookState {
         out: &mut Outbox,
     ) -> Result<Next, FrameError> {
         let id = body.need_int("lastUpdateId")?;
-        let is_too_old = match (self.live, self.last) {
+        let is_too_old = match (self.live, self.chain.last()) {
             (Some(_), Some(last)) if id < last => return Ok(Next::Nothing), // The book is newer already.
             (_, Some(_)) => self.run_from.is_some_and(|from| id < from),
             (_, None) => false,
@@ -292,18 +249,18 @@ impl BookState {
         received: Nanos,
         out: &mut Outbox,
     ) -> Next {
-        self.reach[via.conn] = None;
+        self.chain.forget(via.conn);
         let left = via.others();
         let next = self.resolve(received, left, flavor, symbol, out);
         if !left.is_empty() {
             return next;
         }
-        if self.last.is_some() || self.live.is_some() {
-            let first = self.last.or(self.live).map(|last| last.saturating_add(1));
+        if self.chain.last().is_some() || self.live.is_some() {
+            let first = self.chain.last().or(self.live).map(|last| last.saturating_add(1));
             let span = Span { since: self.time, until: None };
             self.gaps.open(out, symbol, cause, Missing { first, last: None }, span);
         }
-        self.last = None;
+        self.chain.end();
         (self.run_from, self.run_since) = (None, None);
         self.live = None;
         Next::Nothing
@@ -328,6 +285,3 @@ fn push_levels(head: LevelHead, delta: &DepthWire<'_, '_>, mark: usize, out: &mu
     let pushed = head.push_pairs(Side::Buy, "b", delta.fields.bid, out);
     pushed.and_then(|()| head.push_pairs(Side::Sell, "a", delta.fields.ask, out)).inspect_err(|_| out.drop_levels(mark))
 }
-
-/// Deltas of one book that wait for the other connection; when there are so many, it is waited for no more.
-const HELD_MAX: usize = 64;

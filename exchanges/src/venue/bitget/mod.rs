@@ -11,13 +11,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Proof, VenueSpec, okx::book::BookState};
+use super::{
+    Proof, VenueSpec,
+    okx::book::{BookState, Intake},
+};
 use crate::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
     by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
-    conn::{Conn, Conns},
+    conn::{Conn, Conns, Via},
     error::FrameError,
     event::{Cause, Channel, Flags, Side, Trade},
     ids::{Nanos, SymbolIx},
@@ -88,9 +91,10 @@ impl Bitget {
         }
     }
 
-    fn interrupt(&mut self, cause: Cause, out: &mut Outbox) {
+    fn interrupt(&mut self, at: At, cause: Cause, out: &mut Outbox) {
         for (symbol, book) in self.lane.books.iter_mut() {
-            book.on_close(symbol, cause, out);
+            let checksum = &mut self.checksum;
+            book.on_close(cause, &mut Intake { symbol, received: at.received, via: ALONE, checksum, out });
         }
         for (symbol, trades) in self.lane.trades.iter_mut() {
             trades.on_close(out, symbol, Channel::Trades, cause);
@@ -102,7 +106,7 @@ impl Bitget {
 impl Adapter for Bitget {
     fn on_open(&mut self, at: At, _plan: &LanePlan, out: &mut Outbox) {
         if self.lane.open.has(at.conn) || (self.lane.is_open && self.lane.open.is_empty()) {
-            self.interrupt(Cause::Downtime, out);
+            self.interrupt(at, Cause::Downtime, out);
             self.lane.open = Conns::NONE;
         }
         self.lane.open.insert(at.conn);
@@ -119,7 +123,7 @@ impl Adapter for Bitget {
         let result = json.read(bytes, |root| on_message(at, root, lane, checksum, name, out));
         if result.is_err() {
             for (symbol, book) in self.lane.books.iter_mut() {
-                book.on_undecodable(symbol, out);
+                book.on_undecodable(symbol, ALONE, out);
             }
         }
         result
@@ -139,7 +143,7 @@ impl Adapter for Bitget {
     fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
         self.lane.open.remove(at.conn);
         if self.lane.open.is_empty() {
-            self.interrupt(reason.kind.cause(), out);
+            self.interrupt(at, reason.kind.cause(), out);
         }
     }
 
@@ -203,7 +207,8 @@ fn on_message(
         }),
         _ => data.try_for_each(|item| {
             let book = lane.books.entry(symbol);
-            book.on_message(at, symbol, is_snapshot, item, (checksum, out)).map(drop)
+            let mut intake = Intake { symbol, received: at.received, via: ALONE, checksum, out };
+            book.on_message(is_snapshot, item, &mut intake).map(drop)
         }),
     }
 }
@@ -236,3 +241,6 @@ fn trade(at: At, symbol: SymbolIx, item: View<'_, '_>) -> Result<Trade, FrameErr
         trade_ref: None,
     })
 }
+
+/// Nobody records it any more: a recording has one connection.
+const ALONE: Via = Via { conn: Conn::FIRST, open: Conns::NONE };

@@ -8,159 +8,443 @@
 //! 2. `checksum`, where present and not 0: CRC-32 over 25 levels a side, on snapshots and updates.
 //!
 //! The book itself is kept only while checksums come.
+//!
+//! With two connections there is still one chain ([`Chain`]), of those that are in step with it ([`Places`]). The others
+//! are passed over, and so is the other one while the book is broken: the connection that is asked for a snapshot then
+//! goes on alone, so that no row is newer than its snapshot. Books without ids have one connection in step, the first to
+//! deliver, until it ends.
 
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use super::places::{Fit, Places, Spot, Strange};
 use crate::{
-    adapter::{At, Outbox},
+    adapter::Outbox,
     book::Book,
+    chain::{Chain, Due, Held, levels_of},
     checksum::Checksum,
+    conn::{Conn, Conns, Via},
     error::FrameError,
     event::{Cause, Flags, Side},
-    ids::{Micros, SymbolIx},
+    ids::{Micros, Nanos, SymbolIx},
     inband::Inband,
     json::View,
     levels::LevelHead,
     replica::Role,
-    sequence::{Step, link_renumbering},
+    sequence::Step,
     time::epoch,
 };
 
 /// How one instrument's book stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(in crate::venue) struct BookState {
-    pub(in crate::venue) inband: Inband,
-    /// Last `seqId` of this connection.
-    last: Option<i64>,
+    inband: Inband,
+    #[serde(flatten)]
+    chain: Chain,
+    #[serde(default)]
+    places: Places,
     /// The book, while its checksums come.
     book: Option<Book>,
 }
 
-/// One element of a push's `data`.
-#[derive(Debug)]
-struct Message {
-    is_snapshot: bool,
+/// What an input of one instrument's book is taken in with.
+pub(in crate::venue) struct Intake<'a> {
+    pub(in crate::venue) symbol: SymbolIx,
+    pub(in crate::venue) received: Nanos,
+    pub(in crate::venue) via: Via,
+    pub(in crate::venue) checksum: &'a mut Checksum,
+    pub(in crate::venue) out: &'a mut Outbox,
+}
+
+/// What all of a message but its ids and levels says.
+#[derive(Clone, Copy, Debug)]
+struct Head {
     time: Option<Micros>,
-    /// Own id and the one before, where present.
-    ids: Option<(i64, i64)>,
     /// `None` when there is none, or 0.
     checksum: Option<i32>,
 }
 
+/// The levels of a message: as they come, or as they were kept.
+enum Levels<'t, 'i> {
+    Wire(View<'t, 'i>),
+    Kept(Vec<(Side, Decimal, Decimal)>),
+}
+
 impl BookState {
-    /// Takes in one element of a push. Gives `false` when the book needs a new snapshot.
+    /// Takes in one element of a push. Gives the connection that is to be asked for a new snapshot, if the book needs one.
     ///
     /// # Errors
     ///
-    /// [`FrameError::Field`]: what must be there is not; nothing was emitted.
+    /// [`FrameError::Field`]: what must be there is not; nothing of it was emitted.
     pub(in crate::venue) fn on_message(
         &mut self,
-        at: At,
-        symbol: SymbolIx,
         is_snapshot: bool,
         item: View<'_, '_>,
-        (checksum, out): (&mut Checksum, &mut Outbox),
-    ) -> Result<bool, FrameError> {
-        let message = Message::read(is_snapshot, item)?;
-        let step = match message.ids {
-            Some((id, previous)) if !is_snapshot => link_renumbering(self.last, previous, id),
-            Some(_) | None => Step::First,
+        intake: &mut Intake<'_>,
+    ) -> Result<Option<Conn>, FrameError> {
+        let (ids, head) = read(item)?;
+        intake.via.open.insert(intake.via.conn); // Also in a recording that does not say so.
+        if is_snapshot {
+            return self.on_snapshot(ids.map(|(id, _)| id), head, item, intake);
+        }
+        let Via { conn, .. } = intake.via;
+        if !self.places.is_in_step(conn) {
+            if self.others_in_step(conn, intake).is_empty() {
+                self.places.lead(conn, &mut self.chain);
+            } else if let Some(ids) = ids {
+                self.keep(conn, ids, head, Levels::Wire(item), intake)?;
+                return self.join(intake);
+            } else {
+                return Ok(None);
+            }
+        }
+        let Some(ids) = ids else {
+            self.places.lead(conn, &mut self.chain);
+            let mark = Levels::Wire(item).push(self.rows(None, head, Step::First, intake), intake.out)?;
+            let is_right = self.take(None, head, Step::First, mark, intake);
+            return Ok(if is_right { None } else { self.broken(intake.via.open) });
         };
-        let seq = message.ids.map(|(id, _)| id);
-        if step == Step::Stale {
-            out.finish_book(out.level_mark(), symbol, Role::Stale, seq, None);
-            return Ok(true);
-        }
-        let is_whole = is_snapshot || (self.inband.is_live() && !matches!(step, Step::Gap(_)));
-        let flags = match (is_snapshot, is_whole) {
-            (true, _) => Flags::SNAPSHOT,
-            (false, true) => Flags::NONE,
-            (false, false) => Flags::AFTER_GAP,
-        };
-        let head = LevelHead::new(at.received, symbol, seq, message.time, flags);
-        let mark = out.level_mark();
-        let pushed = head.push_pairs(Side::Buy, "bids", item.get("bids"), out);
-        if let Err(error) = pushed.and_then(|()| head.push_pairs(Side::Sell, "asks", item.get("asks"), out)) {
-            out.drop_levels(mark);
-            return Err(error);
-        }
-        self.last = seq.or(self.last);
-        let matches = if is_whole { self.apply(&message, mark, checksum, out) } else { None };
-        let is_right = matches != Some(false);
-        if let Step::Gap(missing) = step {
-            self.inband.on_gap(symbol, missing, message.time, out);
-            self.book = None;
-        } else if !is_right {
-            out.events.levels[mark..].iter_mut().for_each(|level| level.flags = level.flags.with(Flags::AFTER_GAP));
-            self.lose(symbol, Cause::Checksum, out);
-        }
-        if is_snapshot && is_right {
-            self.inband.on_snapshot(symbol, seq, message.time, at.received.micros(), out);
-        } else {
-            self.inband.on_update(message.time);
-        }
-        let role = if is_snapshot { Role::Snapshot { keeps_from: None, depth: None } } else { Role::Delta };
-        out.finish_book(mark, symbol, role, seq, matches);
-        Ok(is_right && !matches!(step, Step::Gap(_)))
+        let asked = self.offer(conn, ids, head, Levels::Wire(item), intake)?;
+        Ok(self.join(intake)?.or(asked))
     }
 
     /// A frame that may have been this book's could not be decoded. A numbered book waits for its next
-    /// update to tell; another is broken. Gives `false` when the book needs a new snapshot.
-    pub(in crate::venue) fn on_undecodable(&mut self, symbol: SymbolIx, out: &mut Outbox) -> bool {
-        if self.last.is_some() || !self.inband.has_delivered() {
-            return true;
+    /// update to tell; another is broken. Gives the connection that is to be asked for a new snapshot, if the book needs
+    /// one.
+    pub(in crate::venue) fn on_undecodable(&mut self, symbol: SymbolIx, via: Via, out: &mut Outbox) -> Option<Conn> {
+        let leads = self.places.is_in_step(via.conn) || self.places.in_step(via.others()).is_empty();
+        if self.chain.last().is_some() || !self.inband.has_delivered() || !leads {
+            return None;
         }
         self.lose(symbol, Cause::Undecodable, out);
-        false
+        Some(via.conn)
     }
 
-    /// The connection ended.
-    pub(in crate::venue) fn on_close(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
-        self.inband.on_close(symbol, self.last, cause, out);
-        self.last = None;
-        self.book = None;
+    /// A connection ended. Gives the connection that is to be asked for a new snapshot, if the book needs one.
+    pub(in crate::venue) fn on_close(&mut self, cause: Cause, intake: &mut Intake<'_>) -> Option<Conn> {
+        let Via { conn, .. } = intake.via;
+        let left = intake.via.others();
+        let was_in_step = self.places.is_in_step(conn);
+        self.places.begin(conn, None);
+        self.chain.forget(conn);
+        let asked = self.resolve(left, intake);
+        if !self.places.in_step(left).is_empty() || (!left.is_empty() && !was_in_step) {
+            return asked;
+        }
+        let last = self.chain.last().map(|last| self.places.seq(last));
+        self.inband.on_close(intake.symbol, last, cause, intake.out);
+        self.begin();
+        let other = left.iter().next()?;
+        self.places.lead(other, &mut self.chain);
+        Some(other)
     }
 
     /// The book is no longer recorded: nothing of it is missed from here on.
     pub(in crate::venue) fn on_end(&mut self, symbol: SymbolIx, out: &mut Outbox) {
         self.inband.on_end(symbol, out);
-        self.last = None;
-        self.book = None;
+        self.begin();
+    }
+
+    /// Takes over from a state of before connections could be in step: the one whose messages were taken.
+    pub(super) fn adopt(&mut self, leader: Conn) {
+        self.places.lead(leader, &mut self.chain);
+        if let Some(last) = self.chain.last() {
+            self.chain.reached(leader, last);
+        }
+    }
+
+    /// Whether the book would go on if this connection were the only one; of a book without ids nothing better can come.
+    pub(super) fn can_go_on(&self, conn: Conn) -> bool {
+        !self.inband.has_delivered() || self.chain.last().is_none() || self.places.is_in_step(conn)
+    }
+
+    fn on_snapshot(
+        &mut self,
+        seq: Option<i64>,
+        head: Head,
+        item: View<'_, '_>,
+        intake: &mut Intake<'_>,
+    ) -> Result<Option<Conn>, FrameError> {
+        let Via { conn, .. } = intake.via;
+        if !self.others_in_step(conn, intake).is_empty() && (self.inband.is_live() || self.is_behind(seq)) {
+            self.places.begin(conn, seq);
+            self.chain.forget(conn);
+            return self.join(intake);
+        }
+        let rows = LevelHead::new(intake.received, intake.symbol, seq, head.time, Flags::SNAPSHOT);
+        let mark = Levels::Wire(item).push(rows, intake.out)?;
+        match seq {
+            Some(seq) => self.places.restart(conn, seq, &mut self.chain),
+            None => self.places.lead(conn, &mut self.chain),
+        }
+        self.book = head.checksum.map(|_| Book::default());
+        let matches = self.apply(head, mark, intake);
+        let is_right = matches != Some(false);
+        if is_right {
+            self.inband.on_snapshot(intake.symbol, seq, head.time, intake.received.micros(), intake.out);
+        } else {
+            mark_levels(mark, intake.out);
+            self.lose(intake.symbol, Cause::Checksum, intake.out);
+            self.inband.on_update(head.time);
+        }
+        let role = Role::Snapshot { keeps_from: None, depth: None };
+        intake.out.finish_book(mark, intake.symbol, role, seq, matches);
+        if is_right { self.join(intake) } else { Ok(Some(conn)) }
+    }
+
+    /// Whether a snapshot is not known to be newer than what was emitted.
+    fn is_behind(&self, seq: Option<i64>) -> bool {
+        match (self.chain.last(), seq) {
+            (Some(last), Some(seq)) => seq < self.places.seq(last),
+            (None, Some(_)) => false,
+            (_, None) => true,
+        }
+    }
+
+    /// Takes in a numbered update of a connection in step.
+    fn offer(
+        &mut self,
+        conn: Conn,
+        ids: (i64, i64),
+        head: Head,
+        levels: Levels<'_, '_>,
+        intake: &mut Intake<'_>,
+    ) -> Result<Option<Conn>, FrameError> {
+        let others = self.others_in_step(conn, intake);
+        let open = intake.via.open;
+        let (fit, spot) = self.places.judge(conn, ids, &self.chain, others.is_empty());
+        let step = match fit {
+            Fit::Next(step) => step,
+            Fit::Beyond(_) if self.chain.must_wait(spot.previous, others) => {
+                self.hold(ids.0, spot, head, levels, intake)?;
+                self.follow(conn, spot);
+                return Ok(self.resolve(open, intake));
+            }
+            Fit::Beyond(missing) => Step::Gap(missing),
+            Fit::Stale => {
+                self.follow(conn, spot);
+                intake.out.repeats.dropped += 1;
+                intake.out.finish_book(intake.out.level_mark(), intake.symbol, Role::Stale, Some(ids.0), None);
+                return Ok(self.resolve(open, intake));
+            }
+            Fit::Astray => {
+                let levels = levels.keep(self.rows(Some(ids.0), head, Step::Stale, intake), intake.out)?;
+                self.places.lose(conn, &mut self.chain);
+                let Head { time, checksum } = head;
+                self.places.keep(conn, Strange { ids, time, checksum, levels });
+                return Ok(self.resolve(open, intake));
+            }
+        };
+        let mark = levels.push(self.rows(Some(ids.0), head, step, intake), intake.out)?;
+        let is_right = self.take(Some(ids.0), head, step, mark, intake);
+        self.follow(conn, spot);
+        self.chain.advance(spot.place);
+        self.places.link(spot.place, spot.shift);
+        let asked = if is_right { None } else { self.broken(open) };
+        Ok(self.resolve(open, intake).or(asked))
+    }
+
+    fn follow(&mut self, conn: Conn, spot: Spot) {
+        self.places.follow(conn, spot);
+        self.chain.reached(conn, spot.place);
+    }
+
+    fn hold(
+        &mut self,
+        seq: i64,
+        spot: Spot,
+        head: Head,
+        levels: Levels<'_, '_>,
+        intake: &mut Intake<'_>,
+    ) -> Result<(), FrameError> {
+        let levels = levels.keep(self.rows(Some(seq), head, Step::Stale, intake), intake.out)?;
+        let Head { time, checksum } = head;
+        let Spot { previous, place, shift } = spot;
+        self.chain.hold(Held { previous, last_id: place, time, levels, shift, checksum });
+        Ok(())
+    }
+
+    /// Keeps a message of a connection that is not in step.
+    fn keep(
+        &mut self,
+        conn: Conn,
+        ids: (i64, i64),
+        head: Head,
+        levels: Levels<'_, '_>,
+        intake: &mut Intake<'_>,
+    ) -> Result<(), FrameError> {
+        let levels = levels.keep(self.rows(Some(ids.0), head, Step::Stale, intake), intake.out)?;
+        let Head { time, checksum } = head;
+        self.places.keep(conn, Strange { ids, time, checksum, levels });
+        Ok(())
+    }
+
+    /// Finds whether connections that are not in step are so now, and takes what they have delivered behind the chain.
+    fn join(&mut self, intake: &mut Intake<'_>) -> Result<Option<Conn>, FrameError> {
+        let mut asked = None;
+        for conn in intake.via.open.iter() {
+            if self.places.is_in_step(conn) || !self.inband.is_live() {
+                continue;
+            }
+            for message in self.places.join(conn, &mut self.chain).into_iter().flatten() {
+                if !self.places.is_in_step(conn) {
+                    self.places.keep(conn, message);
+                    continue;
+                }
+                let Strange { ids, time, checksum, levels } = message;
+                let head = Head { time, checksum };
+                asked = self.offer(conn, ids, head, Levels::Kept(levels), intake)?.or(asked);
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Applies what is held as far as it continues the chain, or nothing can come any more that does. Gives the
+    /// connection that is to be asked for a new snapshot, if the book needs one.
+    fn resolve(&mut self, open: Conns, intake: &mut Intake<'_>) -> Option<Conn> {
+        if !self.chain.is_waiting() {
+            return None;
+        }
+        let (mut asked, mut is_filled) = (None, false);
+        loop {
+            let able = self.places.in_step(open);
+            let due = self.chain.due(able, &mut intake.out.repeats.dropped);
+            let Some((last, Due { message, is_exact })) = self.chain.last().zip(due) else { break };
+            let step = match message.previous > last {
+                true => Step::Gap(self.places.missing_before(last, &message)),
+                false => Step::Next,
+            };
+            let Held { last_id, time, levels, shift, checksum, .. } = message;
+            let (seq, head) = (Some(last_id.saturating_sub(shift)), Head { time, checksum });
+            let rows = self.rows(seq, head, step, intake);
+            let mark = intake.out.level_mark();
+            levels.into_iter().for_each(|(side, price, qty)| rows.push(side, price, qty, intake.out));
+            let is_right = self.take(seq, head, step, mark, intake);
+            self.chain.advance(last_id);
+            self.places.link(last_id, shift);
+            is_filled |= is_exact;
+            if !is_right {
+                asked = self.broken(open).or(asked);
+            }
+        }
+        intake.out.repeats.filled += u64::from(is_filled && asked.is_none());
+        asked
+    }
+
+    /// What the rows of an update have in common.
+    fn rows(&self, seq: Option<i64>, head: Head, step: Step, intake: &Intake<'_>) -> LevelHead {
+        let is_whole = self.inband.is_live() && !matches!(step, Step::Gap(_));
+        let flags = if is_whole { Flags::NONE } else { Flags::AFTER_GAP };
+        LevelHead::new(intake.received, intake.symbol, seq, head.time, flags)
+    }
+
+    /// Takes over an update whose levels were pushed since `mark`. Gives `false` when it shows the book broken.
+    fn take(&mut self, seq: Option<i64>, head: Head, step: Step, mark: usize, intake: &mut Intake<'_>) -> bool {
+        let is_whole = self.inband.is_live() && !matches!(step, Step::Gap(_));
+        if head.checksum.is_none() && is_whole {
+            self.book = None;
+        }
+        let matches = if is_whole { self.apply(head, mark, intake) } else { None };
+        let is_right = match step {
+            Step::Gap(missing) => {
+                self.inband.on_gap(intake.symbol, missing, head.time, intake.out);
+                self.book = None;
+                false
+            }
+            Step::First | Step::Next | Step::Stale if matches == Some(false) => {
+                mark_levels(mark, intake.out);
+                self.lose(intake.symbol, Cause::Checksum, intake.out);
+                false
+            }
+            Step::First | Step::Next | Step::Stale => true,
+        };
+        self.inband.on_update(head.time);
+        intake.out.finish_book(mark, intake.symbol, Role::Delta, seq, matches);
+        is_right
     }
 
     /// Applies the levels pushed since `mark` if the book is kept; whether its checksum matches.
-    fn apply(&mut self, message: &Message, mark: usize, checksum: &mut Checksum, out: &Outbox) -> Option<bool> {
-        if message.is_snapshot {
-            self.book = message.checksum.map(|_| Book::default());
-        } else if message.checksum.is_none() {
-            self.book = None;
-        }
+    fn apply(&mut self, head: Head, mark: usize, intake: &mut Intake<'_>) -> Option<bool> {
         let book = self.book.as_mut()?;
-        out.events.levels[mark..].iter().for_each(|level| book.set(level.side, level.price, level.qty));
-        message.checksum.map(|expected| checksum.interleaved(book) == expected)
+        let levels = &intake.out.events.levels[mark..];
+        levels.iter().for_each(|level| book.set(level.side, level.price, level.qty));
+        head.checksum.map(|expected| intake.checksum.interleaved(book) == expected)
+    }
+
+    /// The book is broken: the connection that is farthest goes on alone, and is to be asked for a snapshot.
+    fn broken(&mut self, open: Conns) -> Option<Conn> {
+        let farthest = self.places.in_step(open).iter().max_by_key(|conn| self.chain.reach(*conn))?;
+        self.places.lead(farthest, &mut self.chain);
+        Some(farthest)
     }
 
     fn lose(&mut self, symbol: SymbolIx, cause: Cause, out: &mut Outbox) {
         self.inband.on_loss(symbol, cause, out);
         self.book = None;
     }
+
+    /// Nothing is known of what comes next.
+    fn begin(&mut self) {
+        self.chain = Chain::default();
+        self.places = Places::default();
+        self.book = None;
+    }
+
+    fn others_in_step(&self, conn: Conn, intake: &Intake<'_>) -> Conns {
+        self.places.in_step(intake.via.open.without(conn))
+    }
 }
 
-impl Message {
-    fn read(is_snapshot: bool, item: View<'_, '_>) -> Result<Self, FrameError> {
-        let ids = match (item.get("seqId"), item.get("prevSeqId")) {
-            (Some(_), Some(_)) => Some((item.need_int("seqId")?, item.need_int("prevSeqId")?)),
-            _ => None,
-        };
-        let checksum = match item.get("checksum") {
-            Some(_) => Some(item.need_int("checksum")?).filter(|checksum| *checksum != 0),
-            None => None,
-        };
-        let checksum = checksum.map(|checksum| {
-            i32::try_from(checksum)
-                .map_err(|_| FrameError::field("checksum", "a signed 32-bit number", &checksum.to_string()))
-        });
-        let time = item.get("ts").and_then(View::int).and_then(epoch);
-        Ok(Self { is_snapshot, time, ids, checksum: checksum.transpose()? })
+impl Levels<'_, '_> {
+    /// Emits them; gives where they begin. Nothing is emitted on an error.
+    fn push(self, rows: LevelHead, out: &mut Outbox) -> Result<usize, FrameError> {
+        let mark = out.level_mark();
+        match self {
+            Self::Wire(item) => {
+                let pushed = rows.push_pairs(Side::Buy, "bids", item.get("bids"), out);
+                pushed
+                    .and_then(|()| rows.push_pairs(Side::Sell, "asks", item.get("asks"), out))
+                    .inspect_err(|_| out.drop_levels(mark))?;
+            }
+            Self::Kept(levels) => {
+                levels.into_iter().for_each(|(side, price, qty)| rows.push(side, price, qty, out));
+            }
+        }
+        Ok(mark)
     }
+
+    /// Gives them to be kept, and emits nothing.
+    fn keep(self, rows: LevelHead, out: &mut Outbox) -> Result<Vec<(Side, Decimal, Decimal)>, FrameError> {
+        match self {
+            Self::Wire(_) => {
+                let mark = self.push(rows, out)?;
+                let levels = levels_of(&out.events.levels[mark..]);
+                out.drop_levels(mark);
+                Ok(levels)
+            }
+            Self::Kept(levels) => Ok(levels),
+        }
+    }
+}
+
+fn mark_levels(mark: usize, out: &mut Outbox) {
+    out.events.levels[mark..].iter_mut().for_each(|level| level.flags = level.flags.with(Flags::AFTER_GAP));
+}
+
+/// Own id and the one before, where present, and the rest of a push's element but its levels.
+fn read(item: View<'_, '_>) -> Result<(Option<(i64, i64)>, Head), FrameError> {
+    let ids = match (item.get("seqId"), item.get("prevSeqId")) {
+        (Some(_), Some(_)) => Some((item.need_int("seqId")?, item.need_int("prevSeqId")?)),
+        _ => None,
+    };
+    let checksum = match item.get("checksum") {
+        Some(_) => Some(item.need_int("checksum")?).filter(|checksum| *checksum != 0),
+        None => None,
+    };
+    let checksum = checksum.map(|checksum| {
+        i32::try_from(checksum)
+            .map_err(|_| FrameError::field("checksum", "a signed 32-bit number", &checksum.to_string()))
+    });
+    let time = item.get("ts").and_then(View::int).and_then(epoch);
+    Ok((ids, Head { time, checksum: checksum.transpose()? }))
 }

@@ -1,7 +1,8 @@
 //! OKX v5 public feed, and OKCoin, which speaks the same protocol on its own hosts: `trades`, `books` and
 //! `bbo-tbt`.
 //!
-//! This file dispatches; `wire` reads messages, `book` proves books, `subscribe` decides what is asked for.
+//! This file dispatches; `wire` reads messages, `book` proves books, `places` says how the connections stand to each
+//! other, `subscribe` decides what is asked for.
 //! NOTES.md has the rules' sources and the evidence.
 
 use std::time::Duration;
@@ -17,8 +18,8 @@ use crate::{
     config::Limits,
     conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
-    event::{Cause, Channel},
-    ids::{Nanos, SymbolIx},
+    event::{Cause, Channel, Quote},
+    ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
     json::{Items, Json},
     lane_conns::LaneConns,
@@ -33,10 +34,11 @@ use crate::{
 
 pub(super) mod book;
 mod metadata;
+mod places;
 mod subscribe;
 mod wire;
 
-use book::BookState;
+use book::{BookState, Intake};
 use wire::Message;
 
 /// OKX.
@@ -96,12 +98,23 @@ struct Lane {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Market {
     book: BookState,
-    /// The connection whose book messages and quotes are taken.
-    #[serde(default)]
+    /// In states of before [`BookState`] knew it: the connection whose book messages and quotes are taken.
+    #[serde(default, skip_serializing)]
     leader: Option<Conn>,
     trades: TradeIds,
     #[serde(default)]
+    quoted: Option<Quoted>,
+    #[serde(default)]
     quotes: Unnumbered,
+}
+
+/// The last quote.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Quoted {
+    time: Micros,
+    seq: Option<i64>,
+    /// The connection it came by, while that is open.
+    by: Option<Conn>,
 }
 
 impl Okx {
@@ -120,22 +133,18 @@ impl Okx {
     /// A connection is gone.
     fn interrupt(&mut self, at: At, conn: Conn, cause: Cause, out: &mut Outbox) {
         let via = self.lane.conns.via(conn);
-        let other = via.others().iter().next();
-        for (symbol, market) in self.lane.markets.iter_mut() {
+        let Self { lane, checksum, resyncs, .. } = self;
+        for (symbol, market) in lane.markets.iter_mut() {
             market.trades.interrupt(out, symbol, via, cause);
-            if !has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
-                market.book.on_end(symbol, out);
-                market.leader = None;
-            } else if other.is_none() || market.leader == Some(conn) {
-                market.book.on_close(symbol, cause, out);
-                market.leader = other;
-                if let Some(other) = other {
-                    self.resyncs[other].want(symbol, at.received);
+            if has_book(lane.conns.plan.as_ref(), out.name(symbol)) {
+                let mut intake = Intake { symbol, received: at.received, via, checksum, out };
+                if let Some(conn) = market.book.on_close(cause, &mut intake) {
+                    resyncs[conn].want(symbol, at.received);
                 }
+            } else {
+                market.book.on_end(symbol, out);
             }
-            if other.is_none() {
-                market.quotes.on_close(out, symbol, Channel::Quotes, cause);
-            }
+            market.on_close(symbol, via, cause, out);
         }
         self.lane.conns.on_close(conn);
         self.subscriptions[conn].clear();
@@ -153,10 +162,9 @@ impl Okx {
         let named = text_behind(bytes, "\"instId\":\"").and_then(|name| out.symbols.find(name));
         for (symbol, market) in self.lane.markets.iter_mut() {
             if named.is_none_or(|named| named == symbol)
-                && market.leads(via)
-                && !market.book.on_undecodable(symbol, out)
+                && let Some(conn) = market.book.on_undecodable(symbol, via, out)
             {
-                self.resyncs[at.conn].want(symbol, at.received);
+                self.resyncs[conn].want(symbol, at.received);
             }
         }
     }
@@ -213,11 +221,11 @@ impl Adapter for Okx {
             let market = self.lane.markets.entry(symbol);
             match channel {
                 Channel::Trades => market.trades.end(out, symbol, NOT_RECORDED),
-                Channel::Book => {
-                    market.leader = None;
-                    market.book.on_end(symbol, out);
+                Channel::Book => market.book.on_end(symbol, out),
+                Channel::Quotes => {
+                    market.quoted = None;
+                    market.quotes.on_end(out, symbol, Channel::Quotes);
                 }
-                Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
             }
         }
     }
@@ -228,7 +236,7 @@ impl Adapter for Okx {
             return Ok(());
         }
         let Self { json, lane, checksum, subscriptions, resyncs, .. } = self;
-        let (subscriptions, resyncs) = (&mut subscriptions[at.conn], &mut resyncs[at.conn]);
+        let subscriptions = &mut subscriptions[at.conn];
         let via = lane.conns.via(at.conn);
         let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, out };
         let result = json.read(bytes, |root| frame.on_message(wire::read(root)?));
@@ -273,6 +281,11 @@ impl Adapter for Okx {
 
     fn restore(&mut self, state: serde_json::Value) -> Result<(), serde_json::Error> {
         self.lane = serde_json::from_value(state)?;
+        for (_, market) in self.lane.markets.iter_mut() {
+            if let Some(leader) = market.leader.take() {
+                market.book.adopt(leader);
+            }
+        }
         Ok(())
     }
 
@@ -283,6 +296,11 @@ impl Adapter for Okx {
     fn open(&self) -> Conns {
         self.lane.conns.open()
     }
+
+    fn is_ready(&self, conn: Conn) -> bool {
+        let is_answered = self.subscriptions[conn].is_answered();
+        is_answered && self.lane.markets.iter().all(|(_, market)| market.book.can_go_on(conn))
+    }
 }
 
 /// One frame being taken in.
@@ -292,7 +310,7 @@ struct Frame<'a> {
     lane: &'a mut Lane,
     checksum: &'a mut Checksum,
     subscriptions: &'a mut Subscriptions,
-    resyncs: &'a mut Resyncs,
+    resyncs: &'a mut PerConn<Resyncs>,
     out: &'a mut Outbox,
 }
 
@@ -334,13 +352,11 @@ impl Frame<'_> {
     ) -> Result<(), FrameError> {
         match channel {
             Channel::Book => data.try_for_each(|item| {
-                let market = self.lane.markets.entry(symbol);
-                if !market.leads(self.via) {
-                    return Ok(());
-                }
-                let book = &mut market.book;
-                if !book.on_message(self.at, symbol, is_snapshot, item, (self.checksum, self.out))? {
-                    self.resyncs.want(symbol, self.at.received);
+                let Self { at, via, checksum, out, .. } = self;
+                let mut intake = Intake { symbol, received: at.received, via: *via, checksum, out };
+                let book = &mut self.lane.markets.entry(symbol).book;
+                if let Some(conn) = book.on_message(is_snapshot, item, &mut intake)? {
+                    self.resyncs[conn].want(symbol, self.at.received);
                 }
                 Ok(())
             }),
@@ -351,11 +367,15 @@ impl Frame<'_> {
                 }
                 Ok(())
             }),
-            Channel::Quotes if !self.lane.markets.entry(symbol).leads(self.via) => Ok(()),
             Channel::Quotes => data.try_for_each(|item| {
                 let quote = wire::quote(self.at, symbol, item)?;
-                self.lane.markets.entry(symbol).quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
-                self.out.push_quote(quote);
+                let market = self.lane.markets.entry(symbol);
+                if market.is_news(self.at.conn, &quote) {
+                    market.quotes.on_message(self.out, symbol, Channel::Quotes, quote.time);
+                    self.out.push_quote(quote);
+                } else {
+                    self.out.repeats.dropped += 1;
+                }
                 Ok(())
             }),
         }
@@ -363,10 +383,30 @@ impl Frame<'_> {
 }
 
 impl Market {
-    /// Whether this connection is the one whose book messages and quotes are taken: the first to deliver, until it ends.
-    fn leads(&mut self, via: Via) -> bool {
-        let leader = *self.leader.get_or_insert(via.conn);
-        leader == via.conn
+    /// Whether a quote is one that the other connection has not brought. Both bring them in order, by id and by time: of
+    /// two with one time the higher id is newer; a lower id with a later time is of a numbering that began anew.
+    fn is_news(&mut self, conn: Conn, quote: &Quote) -> bool {
+        let Quote { time, seq, .. } = *quote;
+        let is_news = self.quoted.is_none_or(|last| match (seq, last.seq) {
+            _ if last.by == Some(conn) => true,
+            (Some(seq), Some(last_seq)) => seq != last_seq && (time, seq) > (last.time, last_seq),
+            (None, _) | (_, None) => time > last.time,
+        });
+        if is_news {
+            self.quoted = Some(Quoted { time, seq, by: Some(conn) });
+        }
+        is_news
+    }
+
+    /// A connection ended, for quotes.
+    fn on_close(&mut self, symbol: SymbolIx, via: Via, cause: Cause, out: &mut Outbox) {
+        if via.others().is_empty() {
+            self.quoted = None;
+            self.quotes.on_close(out, symbol, Channel::Quotes, cause);
+        } else if let Some(quoted) = &mut self.quoted {
+            // Another one of its number may begin with what it brought.
+            quoted.by = quoted.by.filter(|by| *by != via.conn);
+        }
     }
 }
 
