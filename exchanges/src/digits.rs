@@ -35,16 +35,14 @@ impl Text {
     pub(crate) fn push_decimal(&mut self, number: Decimal) {
         let scale = number.scale() as usize;
         match u64::try_from(number.mantissa()) {
-            Ok(mantissa) if scale <= FRACTION_DIGITS_MAX => {
-                let unit = TENS[scale];
-                match mantissa / unit {
-                    0 => self.push_byte(b'0'),
-                    whole => self.push_digits(whole),
-                }
+            Ok(mantissa) if mantissa < E16 && scale < 16 => {
+                let digits = sixteen(mantissa);
+                let before_dot = 16 - scale;
+                let zeros = ((digits ^ ZEROS_TWICE).trailing_zeros() as usize / 8).min(before_dot - 1);
+                self.put((digits >> (8 * zeros)).to_le_bytes(), before_dot - zeros);
                 if scale > 0 {
                     self.push_byte(b'.');
-                    let digits = sixteen(mantissa % unit) >> (8 * (FRACTION_DIGITS_MAX - scale));
-                    self.put(digits.to_le_bytes(), scale);
+                    self.put((digits >> (8 * before_dot)).to_le_bytes(), scale);
                 }
             }
             Ok(_) | Err(_) => self.push_shown(number),
@@ -93,12 +91,17 @@ impl Text {
         self.len += count;
     }
 
-    /// The long way, for numbers beyond 64 bits.
+    /// The long way, for numbers of more digits.
     #[cold]
     fn push_shown(&mut self, number: impl std::fmt::Display) {
-        let mut shown = String::new();
-        write!(shown, "{number}").expect("writing to memory cannot fail");
-        shown.bytes().for_each(|byte| self.push_byte(byte));
+        write!(self, "{number}").expect("writing to memory cannot fail");
+    }
+}
+
+impl std::fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        text.bytes().for_each(|byte| self.push_byte(byte));
+        Ok(())
     }
 }
 
@@ -121,20 +124,10 @@ const fn eight(value: u64) -> u64 {
 
 /// Eight times the digit zero.
 const ZEROS: u64 = 0x3030_3030_3030_3030;
+/// Sixteen times.
+const ZEROS_TWICE: u128 = 0x3030_3030_3030_3030_3030_3030_3030_3030;
 const E8: u64 = 100_000_000;
 const E16: u64 = 10_000_000_000_000_000;
-/// Digits behind the dot that are made at once.
-const FRACTION_DIGITS_MAX: usize = 16;
-/// Powers of ten by exponent, as many as there are digits behind the dot.
-const TENS: [u64; FRACTION_DIGITS_MAX + 1] = {
-    let mut tens = [1; FRACTION_DIGITS_MAX + 1];
-    let mut at = 1;
-    while at <= FRACTION_DIGITS_MAX {
-        tens[at] = tens[at - 1] * 10;
-        at += 1;
-    }
-    tens
-};
 /// What is stored at once beyond what counts.
 const SLACK: usize = 16;
 

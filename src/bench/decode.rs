@@ -9,19 +9,20 @@ use super::{Options, Report, Stage, float, frames::Frames, process::thread_cpu_s
 /// Measures each recording by itself.
 pub(super) fn run(options: &Options, recordings: &[Frames], report: &mut Report) {
     for frames in recordings {
-        let rows = float(decode(frames));
+        let mut memory = Memory::default();
+        let rows = float(decode(frames, &mut memory));
         let count = float(frames.inputs.len() as u64);
         if rows == 0.0 {
             progress!("{}: no rows in it", frames.name);
             continue;
         }
-        let rounds = rounds(|| decode(frames));
+        let rounds = rounds(|| decode(frames, &mut memory));
         let has_typed =
             frames.inputs.iter().any(|input| typed::rows(frames.spec.name, input.kind, &input.bytes).is_some());
         let typed_rows = float(typed_decode(frames));
         let (mut own, mut ratios) = (Vec::new(), Vec::new());
         for _ in 0..options.runs {
-            let seconds = timed(rounds, || decode(frames));
+            let seconds = timed(rounds, || decode(frames, &mut memory));
             own.push(seconds);
             if has_typed && typed_rows > 0.0 {
                 let typed_seconds = timed(rounds, || typed_decode(frames));
@@ -37,23 +38,41 @@ pub(super) fn run(options: &Options, recordings: &[Frames], report: &mut Report)
     }
 }
 
+/// What a session that has run for a while has at hand.
+#[derive(Default)]
+struct Memory {
+    buffer: Vec<u8>,
+    chunks: Vec<Events>,
+}
+
 /// As a session does it: a copy of the frame into the buffer the parser edits, events into a chunk that is handed on
 /// when it is full. Returns the rows.
-fn decode(frames: &Frames) -> u64 {
+fn decode(frames: &Frames, memory: &mut Memory) -> u64 {
     let mut decoders: BTreeMap<u64, Decoder> = BTreeMap::new();
-    let (mut spare, mut buffer, mut rows) = (Events::default(), Vec::new(), 0);
+    let Memory { buffer, chunks } = memory;
+    let mut rows = 0;
     for input in &frames.inputs {
-        let decoder = decoders.entry(input.decoder).or_insert_with(|| Decoder::new(frames.spec, FramePos::FIRST));
+        let decoder = decoders.entry(input.decoder).or_insert_with(|| {
+            let mut decoder = Decoder::new(frames.spec, FramePos::FIRST);
+            drop(decoder.swap_events(chunks.pop().unwrap_or_default()));
+            decoder
+        });
         buffer.clear();
         buffer.extend_from_slice(&input.bytes);
-        decoder.apply(At { pos: decoder.next(), received: input.received, conn: input.conn }, input.kind, &mut buffer);
+        decoder.apply(At { pos: decoder.next(), received: input.received, conn: input.conn }, input.kind, buffer);
         decoder.actions().clear();
         if decoder.events().rows() > CHUNK_ROWS {
-            spare = black_box(decoder.swap_events(spare));
-            rows += spare.rows() as u64;
+            let full = black_box(decoder.swap_events(chunks.pop().unwrap_or_default()));
+            rows += full.rows() as u64;
+            chunks.push(full);
         }
     }
-    rows + decoders.values().map(|decoder| decoder.events().rows() as u64).sum::<u64>()
+    for decoder in decoders.values_mut() {
+        let last = decoder.swap_events(Events::default());
+        rows += last.rows() as u64;
+        chunks.push(last);
+    }
+    rows
 }
 
 fn typed_decode(frames: &Frames) -> u64 {

@@ -269,8 +269,8 @@ struct LegacyBook<'a> {
     new_bids: Vec<LegacyLevel<'a>>,
     #[serde(borrow, rename = "a")]
     new_asks: Vec<LegacyLevel<'a>>,
-    #[expect(dead_code, reason = "parsing it is what is measured")]
-    c: Option<&'a str>,
+    #[serde(borrow, rename = "c")]
+    _checksum: Option<&'a str>,
 }
 
 /// A snapshot of Binance's by HTTP.

@@ -177,8 +177,12 @@ impl BookState {
             Some(seq) => self.places.restart(conn, seq, &mut self.chain),
             None => self.places.lead(conn, &mut self.chain),
         }
-        self.book = head.checksum.map(|_| Book::default());
-        let matches = self.apply(head, mark, intake);
+        self.book = head.checksum.map(|_| {
+            let mut book = Book::default();
+            book.extend_both(&intake.out.events.levels[mark..]);
+            book
+        });
+        let matches = self.proof(head, intake);
         let is_right = matches != Some(false);
         if is_right {
             self.inband.on_snapshot(intake.symbol, seq, head.time, intake.received.micros(), intake.out);
@@ -368,7 +372,13 @@ impl BookState {
         let book = self.book.as_mut()?;
         let levels = &intake.out.events.levels[mark..];
         levels.iter().for_each(|level| book.set(level.side, level.price, level.qty));
-        head.checksum.map(|expected| intake.checksum.interleaved(book) == expected)
+        self.proof(head, intake)
+    }
+
+    /// Whether the book, if it is kept, is what the message says.
+    fn proof(&self, head: Head, intake: &mut Intake<'_>) -> Option<bool> {
+        let (book, expected) = self.book.as_ref().zip(head.checksum)?;
+        Some(intake.checksum.interleaved(book) == expected)
     }
 
     /// The book is broken: the connection that is farthest goes on alone, and is to be asked for a snapshot.
