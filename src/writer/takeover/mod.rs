@@ -63,7 +63,8 @@ pub(super) struct Seam {
     until: Micros,
     /// The lane's own rows are among what was written before: its journal has lost them.
     counts_own: bool,
-    /// The lane's journal has not been read before: nobody else will say what lies before its first frame.
+    /// The journal has not been read before, or not where it now begins: nobody else will say what lies before its first
+    /// frame.
     is_fresh: bool,
     /// The lane is before the seam.
     is_before: bool,
@@ -123,6 +124,12 @@ impl Seam {
             left: None,
             is_reconciled: own.is_some_and(|own| own.0 > until.0.saturating_add(RECONCILE_AFTER)),
         }))
+    }
+
+    /// The journal begins after its watermark, with frames from before the seam: what lies before its first frame is told
+    /// as of a journal that has not been read before.
+    pub(super) fn begin_anew(&mut self) {
+        self.is_fresh = true;
     }
 
     /// Whether a piece may hold something that is in the database, or to be named.
@@ -321,7 +328,8 @@ impl Seam {
         let span = (Some(last.time), Some(trade.time));
         let ids = (Some(last.id.saturating_add(1)), Some(id.saturating_sub(1)));
         let gap = notes.open(trade.frame, trade.symbol, Channel::Trades, ids, span);
-        let why = "the lane's last owner ended before this journal began, and nobody asks for trades from before it";
+        let why = "the lane's last owner has none of them, this journal begins after them, and nobody asks for trades from \
+                   before it";
         notes.close(trade.frame, (gap, trade.symbol, Channel::Trades), GapEnd::Unhealable, None, Some(why));
     }
 
