@@ -70,7 +70,7 @@ pub const LANE_APPENDED: &str = "tapeway_lane_appended_position";
 pub const LANE_DURABLE: &str = "tapeway_lane_durable_position";
 /// First position not yet committed; on standby, that the owner is not yet known to have written. Labels: venue, lane.
 pub const LANE_COMMITTED: &str = "tapeway_lane_committed_position";
-/// Lanes whose writer reads the journal because the queue was not enough.
+/// Lanes whose writer reads the journal because the queue was not enough; none that is on standby.
 pub const LANES_BEHIND: &str = "tapeway_lanes_behind";
 /// Version of the running binary. Labels: version.
 pub const BUILD_INFO: &str = "tapeway_build_info";

@@ -311,9 +311,14 @@ impl Feed {
         }
     }
 
-    /// Frames appended and not pulled while the journal is being read; zero on the live path.
+    /// Frames appended and not pulled while the journal is being read; zero on the live path, and on standby, where nothing
+    /// is pulled.
     pub(super) fn behind_frames(&self) -> u64 {
-        if self.replay.is_some() || self.lane.is_behind.load(Ordering::SeqCst) {
+        let is_ours = match self.claim {
+            Claim::Held(_) | Claim::Unclaimed => true,
+            Claim::Standby => false,
+        };
+        if is_ours && (self.replay.is_some() || self.lane.is_behind.load(Ordering::SeqCst)) {
             self.lane.progress.appended().frames_since(self.next).unwrap_or_default()
         } else {
             0

@@ -222,6 +222,9 @@ fn a_standby_keeps_its_journal_small_and_takes_over_without_calling_anything_los
         sum(&status, "rows_rejected") + sum(&status, "rows_pending"),
         "{status:#}"
     );
+    assert!(lanes(&status).iter().all(|lane| lane["is_standby"] == true && lane["is_behind"] == false));
+    assert_eq!(waiting.metrics().sum("tapeway_lanes_behind", &[]), 0.0);
+    assert!(waiting.table().contains("open, standby"), "{}", waiting.table());
     println!("written {}, at most {most} on disk", written(&mut waiting));
 
     // From here on the database says again how far the owner really is, and it has to be past what the standby still has.
