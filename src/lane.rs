@@ -72,7 +72,7 @@ impl Rows {
         self.received.store(total, Ordering::SeqCst);
     }
 
-    /// The database holds `committed` rows of the lane and has refused `rejected`.
+    /// The database holds `committed` rows of the lane; `rejected` it has refused, or were left to another daemon to write.
     pub fn on_commit(&self, committed: u64, rejected: u64) {
         self.committed.store(committed, Ordering::SeqCst);
         self.rejected.store(rejected, Ordering::SeqCst);
@@ -90,6 +90,8 @@ impl Rows {
 /// How far one lane has come. Each number is the first position *not* yet past that gate, and
 /// `committed <= durable <= appended` holds at any moment.
 ///
+/// While another daemon holds the lane, frames that it is known to have written count as committed.
+///
 /// `committed <= durable` is what makes a position safe as row identity: the database never knows a
 /// position that a machine crash could hand to a different frame.
 #[derive(Debug, Default)]
@@ -97,6 +99,8 @@ pub struct Progress {
     appended: AtomicU64,
     durable: AtomicU64,
     committed: AtomicU64,
+    /// Another daemon holds the lane.
+    is_standby: AtomicBool,
     /// Signalled whenever `durable` moves.
     durable_moved: Notify,
     /// What the database has committed beyond the journal's end.
@@ -142,10 +146,20 @@ impl Progress {
         assert!(before <= end.get(), "the committed watermark moved backwards");
     }
 
-    /// Takes over what the database says is committed, after a (re)connect. May move backwards: a database
-    /// restored from an older backup is refilled from there.
+    /// Takes over what the database says is committed, after a (re)connect and now and then on standby. May move backwards:
+    /// a database restored from an older backup is refilled from there.
     pub fn set_committed(&self, end: FramePos) {
         self.committed.store(end.get(), Ordering::SeqCst);
+    }
+
+    /// Another daemon holds the lane, or no longer.
+    pub fn set_standby(&self, is_standby: bool) {
+        self.is_standby.store(is_standby, Ordering::SeqCst);
+    }
+
+    /// Whether another daemon holds the lane, as far as is known: nothing of it is written here.
+    pub fn is_standby(&self) -> bool {
+        self.is_standby.load(Ordering::SeqCst)
     }
 
     /// The database has frames before `next` committed, which gave `rows_total` rows. When the journal ends before, its

@@ -60,6 +60,9 @@ pub struct LaneStatus {
     pub reconnects: u64,
     /// Whether the writer reads this lane from the journal.
     pub is_behind: bool,
+    /// Whether another daemon holds the lane. What that one is known to have written counts as committed and rejected here.
+    #[serde(default)]
+    pub is_standby: bool,
     /// The last thing that went wrong, with its time (Unix seconds).
     pub last_error: Option<(f64, String)>,
 }
@@ -317,7 +320,9 @@ impl LaneEntry {
             rows_committed,
             rows_rejected,
             rows_pending: rows_received.saturating_sub(rows_committed + rows_rejected),
-            is_behind: self.lane.is_behind.load(Ordering::SeqCst),
+            // On standby the queue is full for good, and nobody reads anything.
+            is_behind: self.lane.is_behind.load(Ordering::SeqCst) && !progress.is_standby(),
+            is_standby: progress.is_standby(),
             is_live: self.is_live,
             ..self.status.read()
         }

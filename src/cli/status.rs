@@ -116,7 +116,11 @@ fn lane_row(lane: &LaneStatus) -> [String; HEADINGS.len()] {
     };
     [
         lane.lane.clone(),
-        if lane.is_behind { format!("{state}{twins}, behind") } else { format!("{state}{twins}") },
+        match (lane.is_standby, lane.is_behind) {
+            (true, _) => format!("{state}{twins}, standby"),
+            (false, true) => format!("{state}{twins}, behind"),
+            (false, false) => format!("{state}{twins}"),
+        },
         lane.symbols.to_string(),
         format!("{}/{asked}", subscriptions.live),
         lane.appended.to_string(),

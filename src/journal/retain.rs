@@ -6,6 +6,8 @@
 //!    so that what arrives until the next pass has room;
 //! 3. nothing else. What is not committed stays, and the journal is full until the writers have come on.
 //!
+//! While another daemon holds a lane, what that one is known to have written counts as committed (`writer::standby`).
+//!
 //! A journal that was full has room again when a whole segment fits in, or when waiting frees nothing more because all is
 //! committed: compression frees a little again and again, and lanes that connect for a second each time are of no use.
 

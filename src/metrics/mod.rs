@@ -60,7 +60,7 @@ pub const QUEUE_ROWS_DROPPED: &str = "tapeway_queue_rows_dropped_total";
 pub const LANE_ROWS_RECEIVED: &str = "tapeway_lane_rows_received";
 /// Of those, rows committed. Labels: venue, lane.
 pub const LANE_ROWS_COMMITTED: &str = "tapeway_lane_rows_committed";
-/// Of those, rows the database refused for their data. Labels: venue, lane.
+/// Of those, rows the database refused for their data, or that another daemon of the lane wrote. Labels: venue, lane.
 pub const LANE_ROWS_REJECTED: &str = "tapeway_lane_rows_rejected";
 /// The rest: received - committed - rejected. Labels: venue, lane.
 pub const LANE_ROWS_PENDING: &str = "tapeway_lane_rows_pending";
@@ -68,9 +68,9 @@ pub const LANE_ROWS_PENDING: &str = "tapeway_lane_rows_pending";
 pub const LANE_APPENDED: &str = "tapeway_lane_appended_position";
 /// First position not yet durable. Labels: venue, lane.
 pub const LANE_DURABLE: &str = "tapeway_lane_durable_position";
-/// First position not yet committed. Labels: venue, lane.
+/// First position not yet committed; on standby, that the owner is not yet known to have written. Labels: venue, lane.
 pub const LANE_COMMITTED: &str = "tapeway_lane_committed_position";
-/// Lanes whose writer reads the journal because the queue was not enough.
+/// Lanes whose writer reads the journal because the queue was not enough; none that is on standby.
 pub const LANES_BEHIND: &str = "tapeway_lanes_behind";
 /// Version of the running binary. Labels: version.
 pub const BUILD_INFO: &str = "tapeway_build_info";

@@ -7,6 +7,7 @@
 use std::time::SystemTime;
 
 use tapeway_exchanges::ids::FramePos;
+use tokio_postgres::Row;
 
 use super::{Connection, Error};
 
@@ -87,14 +88,32 @@ pub async fn lane_id(connection: &Connection, venue: &str, name: &str, journal_i
 ///
 /// [`Error::Server`], [`Error::Timeout`].
 pub async fn read(connection: &Connection, lane: LaneId) -> Result<Watermark, Error> {
-    let row = connection.query_one("read a watermark", READ, &[&lane.0]).await?;
-    Ok(Watermark {
-        next: FramePos::new(row.get::<_, i64>(0).unsigned_abs()),
-        rows_total: row.get::<_, i64>(1).unsigned_abs(),
-        rejected: row.get::<_, i64>(2).unsigned_abs(),
-        last_received: row.get(3),
-        elsewhere: row.get(4),
-    })
+    Ok(Watermark::of(&connection.query_one("read a watermark", READ, &[&lane.0]).await?))
+}
+
+/// How far a lane is that another connection has. Of this journal: its watermark, the first position if the database does not
+/// know it; nothing is written for that. Of the others: when the last frame that they committed was received, but no later
+/// than the server's own time of that commit, because a clock that was once ahead would vouch for frames to come.
+///
+/// # Errors
+///
+/// [`Error::Server`], [`Error::Timeout`].
+pub async fn standing(connection: &Connection, venue: &str, name: &str, journal_id: u128) -> Result<Watermark, Error> {
+    let journal_id = format!("{journal_id:032x}");
+    let row = connection.query_one("ask how far a lane's owner is", STANDING, &[&venue, &name, &journal_id]).await?;
+    Ok(Watermark::of(&row))
+}
+
+impl Watermark {
+    fn of(row: &Row) -> Self {
+        Self {
+            next: FramePos::new(row.get::<_, i64>(0).unsigned_abs()),
+            rows_total: row.get::<_, i64>(1).unsigned_abs(),
+            rejected: row.get::<_, i64>(2).unsigned_abs(),
+            last_received: row.get(3),
+            elsewhere: row.get(4),
+        }
+    }
 }
 
 /// The application name holds a number that only this process and thread use. Waits a little for the session to be gone.
@@ -132,3 +151,14 @@ SELECT next_pos, rows_total, rejected, last_received,
         JOIN audit.watermarks others ON others.lane_id = other.lane_id
         WHERE mine.lane_id = own.lane_id)
 FROM audit.watermarks own WHERE lane_id = $1";
+
+/// A journal that has committed nothing has no receive time, and `least` would pass over that.
+const STANDING: &str = "
+SELECT coalesce(own.next_pos, 0), coalesce(own.rows_total, 0), coalesce(own.rejected, 0), own.last_received,
+       (SELECT max(least(others.last_received, others.updated_at))
+        FROM audit.lanes other JOIN audit.watermarks others USING (lane_id)
+        WHERE other.venue = asked.venue AND other.name = asked.name AND other.journal_id <> asked.journal_id
+          AND others.last_received IS NOT NULL)
+FROM (SELECT $1::text AS venue, $2::text AS name, $3::text::uuid AS journal_id) AS asked
+LEFT JOIN audit.lanes mine USING (venue, name, journal_id)
+LEFT JOIN audit.watermarks own USING (lane_id)";

@@ -160,6 +160,10 @@ impl Link for Session {
         watermark::read(&self.connection, lane).await
     }
 
+    async fn standing(&self, venue: &str, lane: &str, journal_id: u128) -> Result<Watermark, store::Error> {
+        watermark::standing(&self.connection, venue, lane, journal_id).await
+    }
+
     async fn instruments(&self, venue: &str, symbols: &[Symbol]) -> Result<Vec<InstrumentId>, store::Error> {
         instruments::register(&self.connection, venue, symbols).await
     }

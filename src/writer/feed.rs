@@ -14,15 +14,20 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
-use tapeway_exchanges::{event::Events, ids::FramePos, symbols::Symbol};
+use tapeway_exchanges::{
+    event::Events,
+    ids::{FramePos, Nanos},
+    symbols::Symbol,
+};
 use tokio::time::Instant;
 use tracing::{error, info};
 
 use super::{
     batch::{LeftOut, Piece, Why},
+    standby::{self, Standby},
     takeover::Seam,
 };
 use crate::{
@@ -45,17 +50,21 @@ pub(super) struct Feed {
     pub(super) claim: Claim,
     /// The lane was taken out of the configuration: drain it and let it go.
     pub(super) is_leaving: bool,
+    /// What is known of another daemon that has the lane.
+    pub(super) standby: Standby,
     /// First position not yet pulled.
     next: FramePos,
     /// End of the last piece: where the watermark will be when the next piece's turn comes.
     old: FramePos,
     /// What others wrote before, when there is any.
     seam: Option<Seam>,
+    /// Receive time of the last frame that others committed before.
+    elsewhere: Option<SystemTime>,
     /// Chunks below have lost rows at the seam and are of no further use.
     edited_to: FramePos,
     /// Rows of the lane that are committed, refused, left out or pulled.
     accounted: u64,
-    /// Frames nobody can give any more, from and to, told with the next piece.
+    /// Frames that the journal no longer has, from and to, told with the next piece.
     lost: Option<(FramePos, FramePos)>,
     /// Chunks pulled and given back, then the queue's front.
     held: VecDeque<Events>,
@@ -116,9 +125,11 @@ impl Feed {
             lane,
             claim: Claim::Unclaimed,
             is_leaving: false,
+            standby: Standby::default(),
             next: FramePos::FIRST,
             old: FramePos::FIRST,
             seam: None,
+            elsewhere: None,
             edited_to: FramePos::FIRST,
             accounted: 0,
             lost: None,
@@ -135,8 +146,11 @@ impl Feed {
 
     /// The lane is this connection's, and this is how far it is. `seam`: what others wrote of it.
     pub(super) fn claimed(&mut self, lane_id: LaneId, watermark: &Watermark, seam: Option<Seam>) {
+        self.standby.forget(&self.lane);
+        self.standby = Standby::default();
         let appended = self.lane.progress.appended();
         self.seam = seam;
+        self.elsewhere = watermark.elsewhere;
         self.claim = Claim::Held(lane_id);
         self.next = watermark.next;
         self.old = watermark.next;
@@ -153,6 +167,23 @@ impl Feed {
         info!(lane = self.lane.name, watermark = %watermark.next, behind, "lane claimed");
     }
 
+    /// Another daemon has the lane; `found`: how far that one is and this journal, when the database was asked.
+    pub(super) fn stand_by(&mut self, found: &Watermark, now: Instant) {
+        self.standby.learn(&self.lane, found, now);
+        // Chunks from before would be held against rows that the database may long have dropped.
+        let committed = self.lane.progress.committed();
+        loop {
+            if self.held.is_empty() {
+                self.held.extend(self.lane.queue.pop());
+            }
+            match self.held.pop_front() {
+                Some(old) if old.end() <= committed => self.lane.queue.recycle(old),
+                Some(needed) => return self.held.push_front(needed),
+                None => return,
+            }
+        }
+    }
+
     /// The connection is gone: pieces that were not committed come back, oldest first, in front of what is held.
     pub(super) fn give_back(&mut self, pieces: impl DoubleEndedIterator<Item = Piece>) {
         for piece in pieces.rev() {
@@ -165,6 +196,7 @@ impl Feed {
         self.edited_to = FramePos::FIRST;
         self.seam = None;
         self.forget_ids();
+        self.standby.forget(&self.lane);
         self.claim = Claim::Unclaimed;
         self.replay = None;
     }
@@ -279,9 +311,14 @@ impl Feed {
         }
     }
 
-    /// Frames appended and not pulled while the journal is being read; zero on the live path.
+    /// Frames appended and not pulled while the journal is being read; zero on the live path, and on standby, where nothing
+    /// is pulled.
     pub(super) fn behind_frames(&self) -> u64 {
-        if self.replay.is_some() || self.lane.is_behind.load(Ordering::SeqCst) {
+        let is_ours = match self.claim {
+            Claim::Held(_) | Claim::Unclaimed => true,
+            Claim::Standby => false,
+        };
+        if is_ours && (self.replay.is_some() || self.lane.is_behind.load(Ordering::SeqCst)) {
             self.lane.progress.appended().frames_since(self.next).unwrap_or_default()
         } else {
             0
@@ -297,19 +334,37 @@ impl Feed {
         let already = self.next.frames_since(events.first).unwrap_or_default();
         let already = usize::try_from(already).unwrap_or(usize::MAX).min(events.received.len());
         let index = |frame: usize| u32::try_from(frame).expect("a chunk holds far fewer than 2^32 frames");
-        let mut left_out = Vec::new();
-        if let Some((first, end)) = self.lost.take() {
-            let rows_before = events.rows_total.saturating_sub(events.rows() as u64);
-            let rows = rows_before.saturating_sub(self.accounted);
-            left_out.push(LeftOut { first, end, rows, why: Why::Lost });
-        }
         let old = std::mem::replace(&mut self.old, events.end());
         self.next = events.end();
         self.overdue_since = None;
         let (lane, from, instruments) = (self.lane.clone(), index(already), Arc::default());
-        let piece = Piece { lane, lane_id, old, from, events, left_out, instruments };
+        let mut piece = Piece { lane, lane_id, old, from, events, left_out: Vec::new(), instruments };
+        if let Some(missing) = self.lost.take() {
+            let left = self.missing(missing, &piece);
+            piece.left_out.push(left);
+        }
         self.accounted += piece.rows() as u64 + piece.left_out.iter().map(|left| left.rows).sum::<u64>();
         piece
+    }
+
+    /// Why the frames before a piece are not in the journal: another owner wrote them and they were let go of while it did, or
+    /// they are lost.
+    fn missing(&mut self, (first, end): (FramePos, FramePos), piece: &Piece) -> LeftOut {
+        let rows_before = piece.events.rows_total.saturating_sub(piece.rows() as u64);
+        let rows = rows_before.saturating_sub(self.accounted);
+        let received = piece.received().first().copied().unwrap_or(Nanos(0));
+        let name = self.lane.name.as_str();
+        let why = if standby::is_written(received, self.elsewhere) {
+            info!(lane = name, from = %first, to = %end, rows, "frames that another daemon committed meanwhile were let go of");
+            Why::Elsewhere
+        } else {
+            error!(lane = name, from = %first, to = %end, rows, "frames that were not committed are no longer in the journal");
+            Why::Lost
+        };
+        if let (Why::Elsewhere, Some(seam)) = (why, &mut self.seam) {
+            seam.begin_anew();
+        }
+        LeftOut { first, end, rows, why }
     }
 
     /// The next chunk from the journal; `None` at its end.
@@ -333,9 +388,8 @@ impl Feed {
         }
     }
 
-    /// Goes on where the journal begins; the frames before are lost and a gap says so.
+    /// Goes on where the journal begins; the next piece says what became of the frames before.
     fn jump(&mut self, first: FramePos) {
-        error!(lane = self.lane.name, from = %self.next, to = %first, "frames that were not committed are no longer in the journal");
         self.lost = Some((self.lost.map_or(self.next, |(from, _)| from), first));
         self.next = first;
         self.replay = None;

@@ -93,6 +93,14 @@ pub trait Link {
     /// [`store::Error`].
     async fn watermark(&self, lane: LaneId) -> Result<Watermark, store::Error>;
 
+    /// How far a lane is that another connection has: what this journal has committed, nothing if the database does not know
+    /// it, and in [`Watermark::elsewhere`] how far the others are, by the earlier of their clock and the server's.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error`].
+    async fn standing(&self, venue: &str, lane: &str, journal_id: u128) -> Result<Watermark, store::Error>;
+
     /// The numbers of these symbols, in the same order; new symbols get theirs now.
     ///
     /// # Errors

@@ -47,6 +47,7 @@ pub mod row;
 mod seals;
 mod serve;
 mod shard;
+mod standby;
 mod state;
 mod takeover;
 pub mod transaction;

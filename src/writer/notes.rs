@@ -248,13 +248,15 @@ impl Notes {
         }
     }
 
-    /// Rows left out: one reject for all; and what the journal lost is a gap.
+    /// Rows left out: one reject for all. Gaps may have ended in what the journal no longer has; and what it lost is a gap.
     fn left_out(&mut self, piece: &Piece, left: &LeftOut) {
         let LeftOut { first, end, rows, why } = *left;
         let received = piece.received().first().or(piece.events.received.last()).copied().map_or(UNIX_EPOCH, moment);
-        let said = match why {
-            Why::Lost => "were not committed and are no longer in the journal",
-            Why::Elsewhere => "were received while another daemon wrote this lane",
+        let is_gone = end <= piece.events.pos(piece.from);
+        let said = match (why, is_gone) {
+            (Why::Lost, _) => "were not committed and are no longer in the journal",
+            (Why::Elsewhere, true) => "another daemon had committed when this journal let them go",
+            (Why::Elsewhere, false) => "were received while another daemon wrote this lane",
         };
         let detail = format!("{rows} rows of the frames from {first} to before {end}, which {said}");
         self.rejects.lane.push(piece.lane_id.0);
@@ -262,12 +264,15 @@ impl Notes {
         self.rejects.reason.push(why.name());
         self.rejects.detail.push(detail.clone());
         self.rejects.received.push(received);
-        if why == Why::Elsewhere {
-            return;
+        if is_gone {
+            self.lost.lane.push(piece.lane_id.0);
+            self.lost.end.push(end.get().cast_signed());
+            self.lost.at.push(received);
         }
-        self.lost.lane.push(piece.lane_id.0);
-        self.lost.end.push(end.get().cast_signed());
-        self.lost.at.push(received);
+        match why {
+            Why::Lost => {}
+            Why::Elsewhere => return,
+        }
         let gaps = &mut self.gaps;
         gaps.lane.push(piece.lane_id.0);
         gaps.pos.push(first.get().cast_signed());

@@ -175,6 +175,7 @@ impl<C: Connect> Shard<C> {
     async fn claim(&mut self, link: &C::Link) -> Result<(), Failure> {
         // With nothing to write, this is how a dead connection is noticed.
         link.heartbeat().await?;
+        let now = Instant::now();
         for feed in &mut self.feeds {
             if !matches!(feed.claim, Claim::Unclaimed | Claim::Standby) || feed.is_leaving && is_committed(&feed.lane) {
                 continue;
@@ -186,6 +187,10 @@ impl<C: Connect> Shard<C> {
                     info!(lane = name, "another daemon writes this lane; standing by");
                 }
                 feed.claim = Claim::Standby;
+                if feed.standby.is_due(now) {
+                    let found = link.standing(venue, name, feed.lane.journal_id).await?;
+                    feed.stand_by(&found, now);
+                }
                 continue;
             }
             let lane_id = link.lane_id(venue, name, feed.lane.journal_id).await?;

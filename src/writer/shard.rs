@@ -186,7 +186,8 @@ impl<C: Connect> Shard<C> {
 
     /// Forgets a lane that has left.
     pub(super) fn drop_feed(&mut self, at: usize) {
-        let feed = self.feeds.remove(at);
+        let mut feed = self.feeds.remove(at);
+        feed.standby.forget(&feed.lane);
         if let Some(at) = self.forwarders.iter().position(|(name, _)| *name == feed.lane.name) {
             self.forwarders.remove(at).1.abort();
         }

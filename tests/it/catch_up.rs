@@ -28,8 +28,8 @@ use crate::{
 };
 
 /// A lane with its journal and decoder: a session without a socket.
-struct Session {
-    lane: Arc<Lane>,
+pub(crate) struct Session {
+    pub(crate) lane: Arc<Lane>,
     journal: LaneJournal,
     decoder: Decoder,
     metrics: SessionMetrics,
@@ -37,7 +37,7 @@ struct Session {
 
 impl Session {
     /// Recovers the lane and stands at its end.
-    fn start(journal: &Journal, chunks_max: usize) -> Self {
+    pub(crate) fn start(journal: &Journal, chunks_max: usize) -> Self {
         let (mut lane_journal, recovered) = journal.lane("acme", "acme.0").unwrap();
         let lane = Arc::new(Lane {
             name: "acme.0".into(),
@@ -62,7 +62,7 @@ impl Session {
     }
 
     /// Takes this many frames, in chunks of 50.
-    fn take(&mut self, frames: u64) {
+    pub(crate) fn take(&mut self, frames: u64) {
         for _ in 0..frames / 50 {
             for _ in 0..50 {
                 let pos = self.journal.next();
@@ -94,7 +94,7 @@ fn journal(dir: &Path) -> Journal {
     .unwrap()
 }
 
-fn assert_complete(session: &Session) {
+pub(crate) fn assert_complete(session: &Session) {
     let (received, committed, rejected) = session.lane.rows.counts();
     assert_eq!(received, committed + rejected, "received = committed + rejected + pending");
 }

@@ -7,6 +7,7 @@ mod catch_up;
 mod cluster;
 mod daemon;
 mod feeding;
+mod handover;
 mod healing;
 mod journal;
 mod loopback;

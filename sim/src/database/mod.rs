@@ -556,6 +556,27 @@ impl Link for SimLink {
         })
     }
 
+    async fn standing(&self, venue: &str, lane: &str, journal_id: u128) -> Result<Watermark, store::Error> {
+        self.step("ask how far a lane's owner is").await?;
+        let world = self.database.0.borrow();
+        let is_of_lane = |key: &(String, String, u128)| key.0 == venue && key.1 == lane;
+        let marks = world
+            .state
+            .lanes
+            .iter()
+            .filter(|(key, _)| is_of_lane(key))
+            .map(|(key, id)| (key.2 == journal_id, world.state.watermarks.get(id).copied().unwrap_or_default()));
+        let (own, others): (Vec<_>, Vec<_>) = marks.partition(|(is_own, _)| *is_own);
+        let own = own.first().map(|(_, mark)| *mark).unwrap_or_default();
+        Ok(Watermark {
+            next: FramePos::new(own.next),
+            rows_total: own.rows,
+            rejected: own.rejected,
+            last_received: own.received,
+            elsewhere: others.iter().filter_map(|(_, mark)| mark.received).max(),
+        })
+    }
+
     async fn instruments(&self, venue: &str, symbols: &[Symbol]) -> Result<Vec<InstrumentId>, store::Error> {
         self.step("register instruments").await?;
         let mut world = self.database.0.borrow_mut();

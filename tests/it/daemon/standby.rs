@@ -7,12 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tapeway::loopback::Venue;
+use tapeway::{demo::truth, loopback::Venue};
 
 use super::world::{Setup, World};
 use crate::{
+    cluster::block_on,
     process::{Daemon, PATIENCE, lane, lanes, sum, wait},
     proof::gaps,
+    proxy::Proxy,
 };
 
 const SPOT: Venue = Venue::BinanceSpot;
@@ -195,6 +197,147 @@ fn a_journal_that_lost_its_end_goes_on_from_the_watermark() {
     drop(folder);
 }
 
+#[test]
+fn a_standby_keeps_its_journal_small_and_takes_over_without_calling_anything_lost() {
+    let setup = Setup { venues: vec![SPOT, Venue::Kraken], rate: 8_000.0, journal: SMALL, ..Setup::default() };
+    let Some(world) = World::new(setup) else { return };
+    let mut owner = world.start_recording();
+    hurry(&world);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut waiting = start_beside(&world, elsewhere.path());
+    let folders = [SPOT, Venue::Kraken].map(|venue| elsewhere.path().join(format!("journal/{}.0", venue.name())));
+    wait(PATIENCE, "it lets go of segments of both lanes", || folders.iter().all(|lane| first_kept(lane) > 0));
+    // Its journal does not grow while it is written again and again.
+    let written = |daemon: &mut Daemon| daemon.metrics().sum("tapeway_journal_bytes_written_total", &[]);
+    let (before, mut most) = (written(&mut waiting), 0.0_f64);
+    wait(PATIENCE, "as much is written as two journals", || {
+        most = most.max(waiting.metrics().sum("tapeway_journal_bytes", &[]));
+        written(&mut waiting) - before > 2.0 * most
+    });
+    let status = waiting.until("what waits is no more than the owner may lack", |status| {
+        sum(status, "rows_pending") < sum(status, "rows_received") / 2
+    });
+    assert_eq!(
+        sum(&status, "rows_received"),
+        sum(&status, "rows_rejected") + sum(&status, "rows_pending"),
+        "{status:#}"
+    );
+    assert!(lanes(&status).iter().all(|lane| lane["is_standby"] == true && lane["is_behind"] == false));
+    assert_eq!(waiting.metrics().sum("tapeway_lanes_behind", &[]), 0.0);
+    assert!(waiting.table().contains("open, standby"), "{}", waiting.table());
+    println!("written {}, at most {most} on disk", written(&mut waiting));
+
+    // From here on the database says again how far the owner really is, and it has to be past what the standby still has.
+    world.psql(
+        "DROP TRIGGER hurry ON audit.watermarks;
+         UPDATE audit.watermarks SET last_received = now() - interval '1 s', updated_at = now()",
+    );
+    std::thread::sleep(CLOCKS_APART + Duration::from_secs(5));
+    owner.kill();
+    waiting
+        .until("it holds every lane", |status| status["writers"][0]["standby"].as_array().is_some_and(Vec::is_empty));
+    // Gaps of one owner are held against what the other wrote once the seam is some seconds ago.
+    std::thread::sleep(Duration::from_secs(6));
+    world.venues.pause();
+    waiting.until_drained();
+    gaps::until_settled(&world.cluster, &world.database);
+    let status = waiting.until("its rows are accounted for", |status| sum(status, "rows_pending") == 0);
+    assert_eq!(sum(&status, "rows_received"), sum(&status, "rows_committed") + sum(&status, "rows_rejected"));
+    waiting.stop();
+    let World { folder, cluster, database, venues, .. } = world;
+    venues.stop().unwrap();
+    let psql = |sql: &str| cluster.psql(&database, sql).trim().to_owned();
+    assert_eq!(psql("SELECT count(*) FROM audit.gaps WHERE cause = 'journal_lost'"), "0");
+    assert_eq!(psql("SELECT count(*) FROM audit.rejects WHERE reason = 'journal_lost'"), "0");
+    assert_eq!(psql("SELECT count(DISTINCT lane_id) FROM audit.rejects WHERE detail LIKE '%let them go'"), "2");
+    assert_not_doubled(psql, "a standby that let go");
+    let truth = folder.path().join("truth.ndjson");
+    let named = gaps::check(&truth, (&cluster, &database), "a standby that let go");
+    assert_eq!((named.trades, named.books), (0, 0), "both were connected all the time: {named:?}");
+    let url = cluster.database_at(&database, cluster.port).url;
+    let comparison = block_on(truth::compare(&truth, url.expose())).unwrap();
+    // Kraken tells a new connection the best prices of each symbol, with a time that only this connection hears of.
+    let greetings = Setup::default().symbols as u64;
+    assert!(comparison.examples.iter().all(|example| example.starts_with("missing: q|kraken|")), "{comparison:?}");
+    assert!(comparison.missing <= greetings, "{comparison:?}");
+    assert_eq!((comparison.doubled, comparison.invented), (0, 0), "{comparison:?}");
+    assert!(comparison.equal > 10_000, "{comparison:?}");
+}
+
+#[test]
+fn a_standby_lets_go_of_nothing_while_its_database_is_away_or_the_owner_commits_nothing() {
+    let setup = Setup {
+        venues: vec![SPOT],
+        rate: 8_000.0,
+        journal: SMALL,
+        // Of an owner that gets no answers the claim stays.
+        database: "  statement_timeout: 10m\n",
+        ..Setup::default()
+    };
+    let Some(world) = World::new(setup) else { return };
+    let _owner = world.start_recording();
+    hurry(&world);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(world.cluster.port);
+    let mut waiting = start_through(&world, elsewhere.path(), &proxy);
+    let folder = elsewhere.path().join("journal/binance-spot.0");
+    wait(PATIENCE, "it lets go of segments", || first_kept(&folder) > 0);
+
+    let keeps_all = |what: &str| {
+        std::thread::sleep(ASKED); // It may have been asked the moment before.
+        let (first, count) = (first_kept(&folder), segments(&folder).len());
+        std::thread::sleep(ASKED);
+        wait(PATIENCE, "several segments are filled", || segments(&folder).len() >= count + 5);
+        assert_eq!(first_kept(&folder), first, "{what}");
+        first
+    };
+    proxy.down();
+    let first = keeps_all("its database is away");
+    proxy.up();
+    wait(PATIENCE, "it lets go again", || first_kept(&folder) > first);
+
+    world.proxy.mute();
+    keeps_all("the owner commits nothing");
+    let status = waiting.until("it stands by", |status| status["writers"][0]["standby"][0] == "binance-spot.0");
+    assert_eq!(lane(&status, "binance-spot.0")["connection"], "open");
+    let before = sum(&status, "rows_pending");
+    waiting.until("what waits becomes more", |status| sum(status, "rows_pending") > before);
+}
+
+/// The owner's commits are dated ahead, so that a standby need not wait for the five minutes by which it wants the owner to be
+/// past a frame: ten seconds are left of them.
+fn hurry(world: &World) {
+    world.psql(
+        "CREATE FUNCTION hurry() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             NEW.last_received := now() + interval '290 s'; NEW.updated_at := now() + interval '290 s'; RETURN NEW;
+         END $$;
+         CREATE TRIGGER hurry BEFORE UPDATE ON audit.watermarks FOR EACH ROW EXECUTE FUNCTION hurry()",
+    );
+}
+
+/// First positions of the segments in a lane's folder, in order.
+fn segments(lane: &Path) -> Vec<u64> {
+    let Ok(files) = fs::read_dir(lane) else { return Vec::new() };
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut firsts: Vec<u64> = names.filter_map(|name| name.split_once(".seg")?.0.parse().ok()).collect();
+    firsts.sort_unstable();
+    firsts
+}
+
+fn first_kept(lane: &Path) -> u64 {
+    segments(lane).first().copied().unwrap_or(0)
+}
+
+/// As [`start_beside`], reaching the database by a way of its own.
+fn start_through(world: &World, folder: &Path, proxy: &Proxy) -> Daemon {
+    let main = world.config().join("tapeway.yaml");
+    let text = fs::read_to_string(&main).unwrap();
+    fs::write(&main, text.replace(&format!(":{}/", world.proxy.port), &format!(":{}/", proxy.port))).unwrap();
+    let daemon = start_beside(world, folder);
+    fs::write(&main, text).unwrap();
+    daemon
+}
+
 /// A second daemon on the same venues and database, with a journal of its own.
 fn start_beside(world: &World, folder: &Path) -> Daemon {
     let config = folder.join("config");
@@ -244,3 +387,9 @@ fn assert_not_doubled(psql: impl Fn(&str) -> String, told: &str) {
 
 /// Hand-overs in one run.
 const TAKEOVERS: usize = 4;
+/// A journal that rolls every second or so, and keeps little.
+const SMALL: &str = "  free_bytes_min: 0B\n  segment_bytes_max: 1MiB\n  keep_for: 2s\n";
+/// How far the clocks of two hosts may be apart.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+/// Longer than it takes until a standby asks again how far the owner is.
+const ASKED: Duration = Duration::from_secs(12);

@@ -47,6 +47,14 @@ use crate::store::{
     watermark::{LaneId, Watermark},
 };
 
+mod last;
+mod notes;
+mod statements;
+
+use last::{Last, LastTrade};
+use notes::{Notes, SEAM_ORDINAL};
+use statements::{LAST_BOOKS, LAST_QUOTES, LAST_TOPS, LAST_TRADES, LOST, OPEN, RECONCILE, STORED};
+
 /// What a lane that others have written before, or that lost the end of its journal, has to be careful with.
 #[derive(Debug)]
 pub(super) struct Seam {
@@ -55,7 +63,8 @@ pub(super) struct Seam {
     until: Micros,
     /// The lane's own rows are among what was written before: its journal has lost them.
     counts_own: bool,
-    /// The lane's journal has not been read before: nobody else will say what lies before its first frame.
+    /// The journal has not been read before, or not where it now begins: nobody else will say what lies before its first
+    /// frame.
     is_fresh: bool,
     /// The lane is before the seam.
     is_before: bool,
@@ -71,28 +80,6 @@ pub(super) struct Seam {
     left: Option<(u32, u32)>,
     /// The owners' gaps have been held against what they have between them.
     is_reconciled: bool,
-}
-
-/// The last trade of an instrument in the database.
-#[derive(Clone, Copy, Debug)]
-struct LastTrade {
-    id: i64,
-    time: Micros,
-    /// A trade of ours has been held against it.
-    is_met: bool,
-}
-
-/// The last message of an instrument's book, or quote, in the database.
-#[derive(Clone, Copy, Debug)]
-struct Last {
-    seq: Option<i64>,
-    time: Micros,
-    /// Messages without ids that carry this very time.
-    twins: i64,
-    /// Of our frames that carry it, the last, and how many.
-    met: Option<(FramePos, i64)>,
-    /// The join has been looked at.
-    is_met: bool,
 }
 
 impl Seam {
@@ -137,6 +124,12 @@ impl Seam {
             left: None,
             is_reconciled: own.is_some_and(|own| own.0 > until.0.saturating_add(RECONCILE_AFTER)),
         }))
+    }
+
+    /// The journal begins after its watermark, with frames from before the seam: what lies before its first frame is told
+    /// as of a journal that has not been read before.
+    pub(super) fn begin_anew(&mut self) {
+        self.is_fresh = true;
     }
 
     /// Whether a piece may hold something that is in the database, or to be named.
@@ -335,7 +328,8 @@ impl Seam {
         let span = (Some(last.time), Some(trade.time));
         let ids = (Some(last.id.saturating_add(1)), Some(id.saturating_sub(1)));
         let gap = notes.open(trade.frame, trade.symbol, Channel::Trades, ids, span);
-        let why = "the lane's last owner ended before this journal began, and nobody asks for trades from before it";
+        let why = "the lane's last owner has none of them, this journal begins after them, and nobody asks for trades from \
+                   before it";
         notes.close(trade.frame, (gap, trade.symbol, Channel::Trades), GapEnd::Unhealable, None, Some(why));
     }
 
@@ -451,80 +445,6 @@ impl Seam {
     }
 }
 
-impl Last {
-    fn of(row: &SqlRow) -> Self {
-        let twins = row.get::<_, Option<i64>>(3).unwrap_or_default();
-        Self { seq: row.get(1), time: moment(row, 2), twins, met: None, is_met: false }
-    }
-
-    /// Whether a message of ours comes after it.
-    fn is_followed_by(
-        &mut self,
-        (seq, time): (Option<i64>, Micros),
-        flags: Flags,
-        (pos, received): (FramePos, Nanos),
-        until: Micros,
-    ) -> bool {
-        if let Some((last, seq)) = self.seq.zip(seq) {
-            return seq > last;
-        }
-        if flags.has(Flags::VENUE_TIME_BAD) {
-            return received.micros() > until;
-        }
-        if time != self.time {
-            return time > self.time;
-        }
-        let (at, count) = self.met.unwrap_or((pos, 1));
-        let count = if at == pos { count } else { count + 1 };
-        self.met = Some((pos, count));
-        count > self.twins
-    }
-}
-
-/// Notes made here.
-struct Notes {
-    list: Vec<Note>,
-    /// Position of the chunk's first frame.
-    first: FramePos,
-}
-
-impl Notes {
-    fn id(&self, frame: u32) -> GapId {
-        let made = u32::try_from(self.list.len()).expect("a chunk has far fewer than 2^32 gaps");
-        GapId { pos: self.first.plus(frame.into()), ordinal: SEAM_ORDINAL + made }
-    }
-
-    fn open(
-        &mut self,
-        frame: u32,
-        symbol: SymbolIx,
-        channel: Channel,
-        (first_missing, last_missing): (Option<i64>, Option<i64>),
-        (since, until): (Option<Micros>, Option<Micros>),
-    ) -> GapId {
-        let id = self.id(frame);
-        info!(pos = %id.pos, channel = channel.name(), first_missing, last_missing, "gap between a lane's owners");
-        let (symbol, channel, cause) = (Some(symbol), Some(channel), Cause::Downtime);
-        let gap = Gap { frame, id, symbol, channel, cause, first_missing, last_missing, since, until };
-        self.list.push(Note::Gap(gap));
-        id
-    }
-
-    fn close(
-        &mut self,
-        frame: u32,
-        (id, symbol, channel): (GapId, SymbolIx, Channel),
-        end: GapEnd,
-        until: Option<Micros>,
-        why: Option<&str>,
-    ) {
-        let (symbol, channel, cause) = (Some(symbol), Some(channel), Cause::Downtime);
-        let (rows, last_missing, detail) = (0, None, why.map(Into::into));
-        let closed = GapClosed { frame, id, symbol, channel, cause, end, rows, last_missing, until, detail };
-        self.list.push(Note::GapClosed(closed));
-    }
-}
-
 fn moment(row: &SqlRow, column: usize) -> Micros {
     micros(row.get(column))
 }
@@ -549,75 +469,3 @@ const RECONCILED: i64 = 86_400 * SECOND;
 const SECOND: i64 = 1_000_000;
 /// 2200-01-01, as rows later than that are not written.
 const TIME_MAX: i64 = 7_258_118_400_000_000;
-/// Gaps made here are numbered from here on within their frame, adapters' from 0.
-const SEAM_ORDINAL: u32 = 1_000_000;
-
-const OPEN: &str = "
-SELECT instrument_id, frame_pos, ordinal FROM audit.gaps
-WHERE lane_id = $1 AND ordinal >= $2 AND state = 'open' AND channel = 'book' AND instrument_id IS NOT NULL";
-
-/// When the lane last went on without the end of its journal.
-const LOST: &str = "
-SELECT max(since) FROM audit.gaps WHERE lane_id = $1 AND ordinal >= $2 AND instrument_id IS NULL";
-
-const LAST_TRADES: &str = "
-SELECT asked.id, last.trade_id, last.time
-FROM unnest($1::int[]) AS asked (id)
-CROSS JOIN LATERAL (
-    SELECT trade_id, time FROM market_data.trades
-    WHERE instrument_id = asked.id AND (lane_id <> $2 OR $3) AND trade_id IS NOT NULL
-    ORDER BY time DESC, trade_id DESC LIMIT 1) AS last";
-
-const LAST_BOOKS: &str = "
-SELECT asked.id, last.seq, last.time, (
-    SELECT count(DISTINCT frame_pos) FROM market_data.book_deltas AS twin
-    WHERE twin.instrument_id = asked.id AND twin.time = last.time AND twin.lane_id = last.lane_id AND twin.flags & 2 = 0)
-FROM unnest($1::int[]) AS asked (id)
-CROSS JOIN LATERAL (
-    SELECT seq, time, lane_id FROM market_data.book_deltas
-    WHERE instrument_id = asked.id AND (lane_id <> $2 OR $3) AND flags & 2 = 0
-    ORDER BY time DESC, seq DESC NULLS LAST LIMIT 1) AS last";
-
-const LAST_QUOTES: &str = "
-SELECT asked.id, last.seq, last.time, (
-    SELECT count(DISTINCT frame_pos) FROM market_data.quotes AS twin
-    WHERE twin.instrument_id = asked.id AND twin.time = last.time AND twin.lane_id = last.lane_id)
-FROM unnest($1::int[]) AS asked (id)
-CROSS JOIN LATERAL (
-    SELECT seq, time, lane_id FROM market_data.quotes
-    WHERE instrument_id = asked.id AND (lane_id <> $2 OR $3)
-    ORDER BY time DESC, seq DESC NULLS LAST LIMIT 1) AS last";
-
-const LAST_TOPS: &str = "
-SELECT asked.id, NULL::bigint, last.time, 1::bigint
-FROM unnest($1::int[]) AS asked (id)
-CROSS JOIN LATERAL (
-    SELECT time FROM market_data.order_books
-    WHERE instrument_id = asked.id AND (lane_id <> $2 OR $3)
-    ORDER BY time DESC LIMIT 1) AS last";
-
-/// Of a gap that one owner could not heal, trades may have come by another: it is healed when all have, and counts them
-/// otherwise.
-const RECONCILE: &str = "
-UPDATE audit.gaps AS gap
-SET state = CASE WHEN held.is_whole THEN 'healed' ELSE gap.state END,
-    detail = CASE WHEN held.is_whole THEN 'the owners of the lane have all of them between them' ELSE gap.detail END,
-    closed_at = coalesce(gap.closed_at, now()), healed_rows = held.rows
-FROM (
-    SELECT lane_id, frame_pos, ordinal, found.rows, found.rows = last_missing - first_missing + 1 AS is_whole
-    FROM audit.gaps AS missed
-    CROSS JOIN LATERAL (
-        SELECT count(DISTINCT trade_id) AS rows FROM market_data.trades
-        WHERE instrument_id = missed.instrument_id AND trade_id BETWEEN missed.first_missing AND missed.last_missing
-          AND time BETWEEN missed.since - interval '1 s' AND missed.until + interval '1 s') AS found
-    WHERE channel = 'trades' AND state IN ('open', 'unhealable') AND lane_id IN (
-        SELECT owner.lane_id FROM audit.lanes AS own JOIN audit.lanes AS owner USING (venue, name) WHERE own.lane_id = $1)
-      AND detected_at > $2
-    ORDER BY detected_at DESC LIMIT 512
-) AS held
-WHERE gap.lane_id = held.lane_id AND gap.frame_pos = held.frame_pos AND gap.ordinal = held.ordinal
-  AND (held.is_whole OR (gap.state = 'unhealable' AND gap.healed_rows <> held.rows))";
-
-const STORED: &str = "
-SELECT DISTINCT instrument_id, trade_id FROM market_data.trades
-WHERE instrument_id = ANY($1) AND trade_id = ANY($2) AND time BETWEEN $3 AND $4 AND (lane_id <> $5 OR $6)";
