@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use crate::{error::FrameError, ids::SymbolIx};
@@ -15,7 +16,8 @@ pub type Symbol = Arc<str>;
 #[serde(from = "Vec<Symbol>", into = "Vec<Symbol>")]
 pub struct Symbols {
     names: Vec<Symbol>,
-    index: HashMap<Symbol, SymbolIx>,
+    /// Looked up for every frame.
+    index: HashMap<Symbol, SymbolIx, FixedState>,
 }
 
 impl Symbols {
