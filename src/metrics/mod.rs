@@ -89,6 +89,8 @@ pub const QUEUE_ROWS_OUT: &str = "tapeway_queue_rows_out_total";
 pub const CATCH_UP_ROWS: &str = "tapeway_catch_up_rows_total";
 /// Frames by which a lane is behind while its journal is read; 0 on the live path. Labels: venue, lane.
 pub const LANE_BEHIND_FRAMES: &str = "tapeway_lane_behind_frames";
+/// Whether another daemon holds the lane. Labels: venue, lane.
+pub const LANE_STANDBY: &str = "tapeway_lane_standby";
 /// Rows of a batch. Labels: writer.
 pub const BATCH_ROWS: &str = "tapeway_batch_rows";
 /// `BEGIN` to the answer to `COMMIT`. Labels: writer.
@@ -300,6 +302,7 @@ fn describe_writer() {
     describe_histogram!(RECEIVE_TO_COMMIT, Unit::Seconds, "Receive time of a frame to the commit of its rows.");
     describe_counter!(QUEUE_ROWS_OUT, Unit::Count, "Rows taken from the queue.");
     describe_counter!(CATCH_UP_ROWS, Unit::Count, "Rows read from the journal because the queue did not have them.");
+    describe_gauge!(LANE_STANDBY, Unit::Count, "1 while another daemon holds the lane.");
     describe_gauge!(LANE_BEHIND_FRAMES, Unit::Count, "Frames a lane is behind while its journal is read.");
     describe_histogram!(BATCH_ROWS, Unit::Count, "Rows of a batch.");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "BEGIN to the answer to COMMIT of a batch.");
@@ -353,6 +356,7 @@ pub struct LaneWriterMetrics {
     pub queue_rows_out: Counter,
     pub catch_up_rows: Counter,
     pub behind_frames: Gauge,
+    pub standby: Gauge,
 }
 
 impl LaneWriterMetrics {
@@ -366,6 +370,7 @@ impl LaneWriterMetrics {
             receive_to_commit: histogram!(RECEIVE_TO_COMMIT, "venue" => venue),
             queue_rows_out: counter!(QUEUE_ROWS_OUT, "venue" => venue, "lane" => name.clone()),
             catch_up_rows: counter!(CATCH_UP_ROWS, "venue" => venue, "lane" => name.clone()),
+            standby: gauge!(LANE_STANDBY, "venue" => venue, "lane" => name.clone()),
             behind_frames: gauge!(LANE_BEHIND_FRAMES, "venue" => venue, "lane" => name),
         }
     }

@@ -245,6 +245,7 @@ impl<C: Connect> Shard<C> {
         for feed in &self.feeds {
             #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 frames are not reached")]
             feed.metrics.behind_frames.set(feed.behind_frames() as f64);
+            feed.metrics.standby.set(f64::from(u8::from(feed.claim == Claim::Standby)));
         }
         self.shared.lock().lanes = lanes;
     }
