@@ -22,7 +22,8 @@ use tapeway::{
     store::{self, instruments::InstrumentId, table::Table, watermark::LaneId},
     writer::{
         self,
-        batch::{Encoder, Piece, Poison, Scratch, Sealed},
+        batch::{Piece, Sealed},
+        encode::{Encoder, Poison, Scratch},
     },
 };
 use tapeway_exchanges::{
