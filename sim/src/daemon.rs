@@ -15,7 +15,7 @@ use tapeway_exchanges::{decoder::Decoder, ids::FramePos, venue::VenueSpec};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    database::SimConnector,
+    database::link::SimConnector,
     mutation::Mutation,
     oracle::{LaneOracle, Violation},
     scenario::Scenario,

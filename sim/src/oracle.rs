@@ -21,9 +21,10 @@ use tapeway_exchanges::{
 
 use crate::{
     database::{
-        Applied, END_LOST, SimDatabase,
+        SimDatabase,
         rows::Row,
         state::{Gap, Session, State},
+        transaction::{Applied, END_LOST},
     },
     venue::{self, Venue, market::Symbol},
 };

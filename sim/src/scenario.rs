@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tapeway::config::{Journal, Pin, Writer};
 
-use crate::{database, rng::Rng, venue};
+use crate::{database::faults::Faults, rng::Rng, venue};
 
 /// One world's circumstances, all from its seed.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct Scenario {
     /// What goes wrong with the feeds.
     pub feed: venue::Faults,
     /// What goes wrong with the database.
-    pub database: database::Faults,
+    pub database: Faults,
     /// Every so many rows is refused by the database; zero: none.
     pub poison_every: u64,
     /// What goes wrong with everything else, per thousand steps.
@@ -126,7 +126,7 @@ impl Scenario {
             cut: some(has_feed, 20),
             http: some(has_feed, 700),
         };
-        let database = database::Faults {
+        let database = Faults {
             cut: some(has_database, 20),
             cut_in_commit: some(has_database, 150),
             hang: some(has_database, 5),

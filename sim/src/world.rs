@@ -14,7 +14,7 @@ use tracing::{debug, info};
 
 use crate::{
     daemon::{Daemon, NotStarted},
-    database::{self, Counts, SimConnector, SimDatabase, state::State},
+    database::{Counts, SimDatabase, faults::Faults, link::SimConnector, state::State},
     mutation::Mutation,
     oracle::{LaneOracle, Violation},
     rng::Rng,
@@ -209,7 +209,7 @@ impl World {
     fn calm_down(&mut self) {
         info!("nothing goes wrong any more");
         self.is_calm = true;
-        self.database.set_faults(database::Faults::default());
+        self.database.set_faults(Faults::default());
         self.database.settle_stale();
         self.database.set_up(true);
         self.disk.set_bytes_max(u64::MAX);

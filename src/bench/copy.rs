@@ -27,7 +27,10 @@ use crate::{
         table::Table,
         watermark::LaneId,
     },
-    writer::batch::{Building, Encoder, Limits, Piece, Poison, Scratch, Sealed},
+    writer::{
+        batch::{Building, Limits, Piece, Sealed},
+        encode::{Encoder, Poison, Scratch},
+    },
 };
 
 /// Files for psql.

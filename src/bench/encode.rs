@@ -14,7 +14,10 @@ use super::{
 use crate::{
     lane::Lane,
     store::instruments::InstrumentId,
-    writer::batch::{Encoder, Piece, Poison, Scratch},
+    writer::{
+        batch::Piece,
+        encode::{Encoder, Poison, Scratch},
+    },
 };
 
 /// Measures.

@@ -13,7 +13,7 @@
 //! listens: what a client misses while it is away is a real gap, and the truth file (see [`truth`]) says which.
 //! The same seed gives the same events; only their times are of the day, unless an epoch is given.
 //!
-//! - `mod.rs`: options, the server; `wire.rs`: sockets; `engine.rs`: one venue; `hub.rs`: connections and queues
+//! - `mod.rs`: options, the server; `wire.rs`: sockets; `engine/`: one venue; `hub.rs`: connections and queues
 //! - `market.rs`, `rng.rs`, `venue.rs`: the seeded market; `recording.rs`: the alternative to it
 //! - `binance.rs`, `coinbase.rs`, `kraken.rs`: what each venue says; `http.rs`: its REST answers
 //! - `faults.rs`, `truth.rs`, `stats.rs`, `tls.rs`, `text.rs`, `query.rs`
@@ -57,7 +57,7 @@ pub use stats::{Count, SymbolStats, VenueStats};
 pub use tls::TlsError;
 pub use venue::{UnknownVenue, Venue};
 
-use engine::{Command, Engine};
+use engine::{Engine, commands::Command};
 use recording::Recording;
 use tls::Tls;
 use truth::{TruthFile, TruthLog};

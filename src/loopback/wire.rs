@@ -37,7 +37,7 @@ use tokio_tungstenite::{
 
 use super::{
     Options, binance,
-    engine::Command,
+    engine::commands::Command,
     faults::Fault,
     http::Answer,
     hub::{CHUNKS_MAX, Wire},

@@ -36,6 +36,7 @@ use crate::{
 pub mod batch;
 pub mod bisect;
 pub mod copy;
+pub mod encode;
 mod feed;
 pub mod link;
 pub mod notes;

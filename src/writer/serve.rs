@@ -15,8 +15,9 @@ use tokio::{task::yield_now, time::Instant};
 use tracing::{error, info, warn};
 
 use super::{
-    batch::{Encoder, Piece, Poison, Sealed, refused_rows},
+    batch::{Piece, Sealed},
     bisect::Bisect,
+    encode::{Encoder, Poison, refused_rows},
     feed::{Claim, Feed},
     link::{Connect, Link},
     shard::{Shard, is_committed},

@@ -14,7 +14,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    batch::{Building, Encoder, Limits, Piece, Scratch},
+    batch::{Building, Limits, Piece},
+    encode::{Encoder, Scratch},
     feed::{Claim, Feed},
     link::{Connect, Link, Server},
     retry::Backoff,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{
-    batch::{Mark, Sealed, Step, encode_some},
+    batch::{Mark, Sealed, Step},
+    encode::encode_some,
     link::Link,
     notes::Notes,
     order::RowRef,

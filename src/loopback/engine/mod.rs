@@ -1,5 +1,6 @@
 //! One venue's engine: a thread that owns the market, the connections' queues, the faults and the truth, and
-//! does everything in one order. What reaches it are [`Command`]s; what it gives is frames and answers.
+//! does everything in one order. What reaches it are [`Command`]s (`commands.rs`); what it gives is frames and answers,
+//! some of them later on purpose (`waiting.rs`).
 //!
 //! Because one thread does it all, a snapshot and the frames after it always fit: an acknowledgement, a snapshot
 //! and the first change follow each other in a connection's queue as they followed each other here.
@@ -13,14 +14,12 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
-use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Kinds, Options, Rate, binance, coinbase,
-    faults::{Channel, Fault, FaultKind, Faults, When},
-    http::{self, Answer},
-    hub::{Hub, Wire},
+    faults::Faults,
+    hub::Hub,
     kraken,
     market::{Market, Step, Style},
     recording::Recording,
@@ -31,25 +30,11 @@ use super::{
     venue::{Instrument, Venue},
 };
 
-/// What the network side asks of an engine.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// A connection wants in. It is in when the answer is `Ok`; otherwise the answer is the HTTP status it is
-    /// refused with.
-    Open { wire: Wire, reply: oneshot::Sender<Result<(), u16>> },
-    /// A client sent a text message.
-    Message { conn: u64, text: String },
-    /// A connection has ended.
-    Gone { conn: u64, reason: String },
-    /// An HTTP request.
-    Http { path: String, query: String, reply: oneshot::Sender<Answer> },
-    /// A fault to put in force.
-    Fault(Fault),
-    /// The market stands still from here on; connections and heartbeats go on.
-    Pause,
-    /// What has been sent so far?
-    Stats(oneshot::Sender<VenueStats>),
-}
+pub(super) mod commands;
+mod waiting;
+
+use commands::Command;
+use waiting::{Late, Waiting};
 
 /// One venue's engine. `pub(super)` fields are for the venue's own file.
 #[derive(Debug)]
@@ -81,26 +66,6 @@ pub(super) struct Engine {
     next_truth_flush: Instant,
     is_started: bool,
     is_paused: bool,
-}
-
-/// A depth request that is answered in the middle of its symbol's next step, as venues do.
-#[derive(Debug)]
-struct Waiting {
-    symbol: usize,
-    limit: usize,
-    until: Instant,
-    delay: Duration,
-    reply: oneshot::Sender<Answer>,
-}
-
-/// A subscription whose snapshot is late on purpose.
-#[derive(Debug)]
-struct Late {
-    conn: u64,
-    symbol: usize,
-    channel: Channel,
-    variant: u16,
-    due: Instant,
 }
 
 impl Engine {
@@ -349,100 +314,7 @@ impl Engine {
             self.next_truth_flush = now + TRUTH_FLUSH_EVERY;
             self.truth.flush();
         }
-        while let Some(at) = self.waiting.iter().position(|waiting| waiting.until <= now) {
-            let symbol = self.waiting[at].symbol;
-            self.answer_waiting(symbol);
-        }
-        while let Some(at) = self.late.iter().position(|late| late.due <= now) {
-            let Late { conn, symbol, channel, variant, .. } = self.late.swap_remove(at);
-            if let Some(slot) = self.hub.slot(conn) {
-                self.start_subscription(slot, symbol, channel, variant);
-            }
-        }
-    }
-
-    fn serve(&mut self, command: Command) {
-        match command {
-            Command::Open { wire, reply } => {
-                let refused = self.faults.strikes(FaultKind::RefuseConnections, "", None).map(|fault| fault.status);
-                let refused = refused.or_else(|| (self.hub.len() >= CONNECTIONS_MAX).then_some(503));
-                if refused.is_none() {
-                    self.open(wire);
-                }
-                // Fails only when the client has gone already.
-                reply.send(refused.map_or(Ok(()), Err)).ok();
-            }
-            Command::Message { conn, text } => self.message(conn, &text),
-            Command::Gone { conn, reason } => {
-                if let Some(conn) = self.hub.slot(conn).and_then(|slot| self.hub.forget(slot)) {
-                    self.note_closed(&conn, &reason);
-                }
-            }
-            Command::Http { path, query, reply } => {
-                if let Some(fault) = self.faults.strikes(FaultKind::DenyHttp, "", None) {
-                    reply.send(Answer::denied(self.venue, fault.status)).ok();
-                } else {
-                    http::answer(self, &path, &query, reply);
-                }
-            }
-            Command::Fault(fault) if fault.kind == FaultKind::Close => {
-                if fault.when != When::Off {
-                    for slot in self.hub.slots() {
-                        self.cut(slot, "fault: close");
-                    }
-                }
-            }
-            Command::Fault(fault) if fault.kind == FaultKind::CloseOne => {
-                if let Some(slot) = self.hub.longest_open(fault.delay).filter(|_| fault.when != When::Off) {
-                    self.cut(slot, "fault: close_one");
-                }
-            }
-            Command::Fault(fault) if fault.kind == FaultKind::Notice => {
-                for slot in self.hub.slots().into_iter().filter(|_| fault.when != When::Off) {
-                    binance::announce_shutdown(self, slot);
-                }
-            }
-            Command::Fault(fault) => self.faults.set(fault),
-            Command::Pause => self.is_paused = true,
-            Command::Stats(reply) => {
-                self.stats.finish(&self.hub, self.truth.count());
-                reply.send(self.stats.clone()).ok();
-            }
-        }
-    }
-
-    fn open(&mut self, wire: Wire) {
-        let (number, path) = (wire.number, wire.path.clone());
-        self.stats.connections += 1;
-        let slot = self.hub.open(wire);
-        info!(venue = %self.venue, conn = number, path, "connection open");
-        self.truth.note("open", Some(number), "", &format!(",\"path\":{},\"time_us\":{}", json(&path), now_us()));
-        match self.venue {
-            Venue::BinanceSpot | Venue::BinanceUsdm => binance::on_open(self, slot, &path),
-            Venue::Coinbase => {}
-            Venue::Kraken => kraken::on_open(self, slot),
-        }
-    }
-
-    fn message(&mut self, conn: u64, text: &str) {
-        let Some(slot) = self.hub.slot(conn) else { return };
-        let messages_max = match self.venue {
-            Venue::BinanceSpot => 5,
-            Venue::BinanceUsdm => 10,
-            Venue::Coinbase | Venue::Kraken => 100,
-        };
-        if let Some(conn) = self.hub.conn(slot) {
-            conn.messages += 1;
-            if conn.messages > messages_max && self.options.has_limits {
-                self.hub.close(slot, 1008, "Too many requests");
-                return;
-            }
-        }
-        match self.venue {
-            Venue::BinanceSpot | Venue::BinanceUsdm => binance::on_message(self, slot, text),
-            Venue::Coinbase => coinbase::on_message(self, slot, text),
-            Venue::Kraken => kraken::on_message(self, slot, text),
-        }
+        self.serve_due(now);
     }
 
     fn every_second(&mut self, now: Instant) {
@@ -464,44 +336,6 @@ impl Engine {
             coinbase::heartbeats(self);
         }
         self.flush();
-    }
-
-    /// Subscribes, or will when the snapshot may come. Returns false when it is subscribed already.
-    pub(super) fn begin_subscription(&mut self, slot: usize, symbol: usize, channel: Channel, variant: u16) {
-        let name = self.symbol_name(symbol).to_owned();
-        match self.faults.strikes(FaultKind::SlowSnapshot, &name, Some(channel)) {
-            Some(fault) if channel == Channel::Book => {
-                if let Some(conn) = self.hub.conn(slot).map(|conn| conn.number) {
-                    let due = Instant::now() + fault.delay;
-                    self.late.push(Late { conn, symbol, channel, variant, due });
-                }
-            }
-            Some(_) | None => self.start_subscription(slot, symbol, channel, variant),
-        }
-    }
-
-    fn start_subscription(&mut self, slot: usize, symbol: usize, channel: Channel, variant: u16) {
-        match self.venue {
-            Venue::BinanceSpot | Venue::BinanceUsdm => {}
-            Venue::Coinbase => coinbase::snapshot(self, slot, symbol, channel),
-            Venue::Kraken => kraken::snapshot(self, slot, symbol, channel, variant),
-        }
-        self.hub.subscribe(slot, symbol, channel, variant, None);
-        self.note_subscription("subscribe", slot, symbol, channel);
-    }
-
-    /// Forgets subscriptions whose late snapshot has not come yet.
-    pub(super) fn cancel_late(&mut self, slot: usize, symbol: usize, channel: Channel) {
-        let Some(conn) = self.hub.conn(slot).map(|conn| conn.number) else { return };
-        self.late.retain(|late| late.conn != conn || late.symbol != symbol || late.channel != channel);
-    }
-
-    /// Notes in the truth that a subscription began or ended.
-    pub(super) fn note_subscription(&mut self, kind: &str, slot: usize, symbol: usize, channel: Channel) {
-        let Some(conn) = self.hub.conn(slot).map(|conn| conn.number) else { return };
-        let fields = format!(",\"channel\":\"{}\",\"before\":{}", channel.name(), self.truth.count());
-        let name = self.symbol_name(symbol).to_owned();
-        self.truth.note(kind, Some(conn), &name, &fields);
     }
 
     /// A symbol's name.
@@ -528,54 +362,6 @@ impl Engine {
     /// Time for what is answered now, in microseconds.
     pub(super) fn clock_us(&self) -> i64 {
         if self.options.epoch_us.is_some() { self.now_us } else { now_us() }
-    }
-
-    /// Answers a depth request in the middle of the symbol's next step, or soon.
-    pub(super) fn answer_depth(&mut self, symbol: usize, limit: usize, reply: oneshot::Sender<Answer>) {
-        let name = self.market.symbols[symbol].instrument.symbol.clone();
-        let slow = self.faults.strikes(FaultKind::SlowSnapshot, &name, Some(Channel::Book));
-        let delay = slow.map_or(Duration::ZERO, |fault| fault.delay);
-        let until = Instant::now() + if self.is_done() { Duration::ZERO } else { DEPTH_WAIT_MAX };
-        self.waiting.push(Waiting { symbol, limit, until, delay, reply });
-    }
-
-    fn answer_waiting(&mut self, symbol: usize) {
-        let now_us = self.clock_us();
-        let mut at = 0;
-        while at < self.waiting.len() {
-            if self.waiting[at].symbol != symbol {
-                at += 1;
-                continue;
-            }
-            let Waiting { limit, delay, reply, .. } = self.waiting.swap_remove(at);
-            let state = &self.market.symbols[symbol];
-            let mut body = Vec::with_capacity(64 * 1024);
-            binance::put_depth(&mut body, self.venue, state, limit, now_us);
-            let fields = format!(",\"channel\":\"book\",\"u\":{},\"before\":{}", state.update_id, self.truth.count());
-            let name = state.instrument.symbol.clone();
-            self.truth.note("snapshot", None, &name, &fields);
-            reply.send(Answer { delay, ..Answer::json(body) }).ok();
-        }
-    }
-
-    fn cut(&mut self, slot: usize, reason: &str) {
-        if let Some(conn) = self.hub.cut(slot) {
-            self.note_closed(&conn, reason);
-        }
-    }
-
-    fn note_closed(&mut self, conn: &super::hub::Conn, reason: &str) {
-        let written = conn.written.load(Ordering::Relaxed);
-        info!(venue = %self.venue, conn = conn.number, reason, "connection closed");
-        let fields = format!(
-            ",\"reason\":{},\"frames\":{},\"queued\":{},\"written\":{written},\"time_us\":{},\"before\":{}",
-            json(reason),
-            conn.frames,
-            conn.bytes(),
-            now_us(),
-            self.truth.count()
-        );
-        self.truth.note("closed", Some(conn.number), "", &fields);
     }
 
     fn drain(&mut self) {
@@ -626,10 +412,7 @@ const ROOM_CHECK_EVERY: Duration = Duration::from_micros(200);
 const LOSSLESS_WAITING_BYTES: usize = 256 * 1024;
 /// Steps between two looks at commands when the market runs flat out.
 const STEPS_PER_BURST: usize = 64;
-/// A depth request waits at most this long for its symbol to move.
-const DEPTH_WAIT_MAX: Duration = Duration::from_millis(50);
 const TRUTH_FLUSH_EVERY: Duration = Duration::from_millis(200);
-const CONNECTIONS_MAX: usize = 1_024;
 /// Trades of one instrument, and of all instruments of a venue, kept to be asked for again.
 const TRADES_KEPT_MAX: usize = 65_536;
 const TRADES_KEPT_TOTAL: usize = 2_097_152;
