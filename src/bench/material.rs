@@ -152,7 +152,7 @@ pub(super) fn writer_config() -> config::Writer {
     config::Writer {
         threads: None,
         pin: config::Pin::Auto,
-        batch_rows_max: 20_000,
+        batch_rows_max: 50_000,
         batch_bytes_max: 16 << 20,
         batch_age_max: Duration::from_millis(200),
         queue_chunks_max: 256,

@@ -92,7 +92,7 @@ pub(super) const DAEMON: &[Key] = &[
     key(
         "writer.batch_rows_max",
         Kind::Count { min: 1, max: 100_000 },
-        Some("20_000"),
+        Some("50_000"),
         "A batch is written at this many rows. TimescaleDB sorts at most 100,000 rows of one COPY.",
         "Bigger batches write faster and compress better, and take more memory.",
     ),
