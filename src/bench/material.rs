@@ -10,7 +10,7 @@ use std::{
 use tapeway_exchanges::{event::Events, ids::FramePos, venue};
 use tokio::{sync::Notify, time::sleep};
 
-use super::{BenchError, Options, failed, progress};
+use super::{BenchError, Options, Stage, failed, progress};
 use crate::{
     config,
     demo::{
@@ -32,7 +32,8 @@ pub(super) struct Material {
 }
 
 impl Material {
-    /// Records about `options.rows` rows below `dir`.
+    /// Records about `options.rows` rows below `dir`: as fast as it goes, or, for a database that is to look like one that
+    /// was recorded into for days, at a usual rate, so that whole books are among them.
     ///
     /// # Errors
     ///
@@ -46,7 +47,7 @@ impl Material {
         let server = loopback::start(loopback::Options {
             venues: venues.clone(),
             symbols,
-            rate: Rate::Max,
+            rate: if options.stages.contains(&Stage::Scale) { Rate::RowsPerSecond(USUAL_RATE) } else { Rate::Max },
             is_lossless: true,
             rows_max: Some(rows.div_ceil(venues.len() as u64)),
             ..loopback::Options::default()
@@ -175,6 +176,8 @@ pub(super) fn journal_config(dir: PathBuf) -> config::Journal {
 
 /// Nothing listens there: the daemon records, and its writer waits.
 const NO_DATABASE: &str = "postgresql://nobody@127.0.0.1:1/none";
+/// Rows a second of a busy recorder.
+const USUAL_RATE: f64 = 100_000.0;
 /// Longest wait for a recording, beside what its rows take.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Far slower than any machine records.

@@ -139,6 +139,9 @@ pub enum BenchError {
     /// A server that the bench has not started is not its to stop.
     #[error("the stage `outage` stops the database: it takes none that is named with --database-url")]
     NotOurs,
+    /// Ctrl-C.
+    #[error("interrupted: what was started is stopped; rows in a database that was named with --database-url are still there")]
+    Interrupted,
     /// psql does not run or is refused.
     #[error("psql: {0}")]
     Psql(String),
@@ -194,7 +197,11 @@ pub enum BenchError {
 pub async fn run(options: &Options) -> Result<Report, BenchError> {
     let dir = std::env::temp_dir().join(format!("tapeway-bench-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(failed(&dir))?;
-    let report = run_in(options, &dir).await;
+    // What is dropped half way stops what it has started.
+    let report = tokio::select! {
+        report = run_in(options, &dir) => report,
+        _ = tokio::signal::ctrl_c() => Err(BenchError::Interrupted),
+    };
     fs::remove_dir_all(&dir).map_err(failed(&dir))?;
     report
 }

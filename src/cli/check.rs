@@ -7,7 +7,10 @@ use crate::{
     app::outlook::{Outlook, outlook},
     config::Config,
     status::proofs,
-    store::{Capabilities, Connector, Layout},
+    store::{
+        Capabilities, Connector, Layout,
+        advice::{self, Advice},
+    },
 };
 
 /// Starts nothing and changes nothing. Exit 0: `tapeway run` would start and record.
@@ -33,7 +36,11 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let is_database_good = match runtime.block_on(capabilities(&config)) {
-        Ok(found) => say_database(&found, config.database.is_columnstore_wanted),
+        Ok((found, advice)) => {
+            let is_good = say_database(&found, config.database.is_columnstore_wanted);
+            advice.iter().for_each(say_advice);
+            is_good
+        }
         Err(failure) => {
             println!("database       NOT REACHED: {failure}");
             false
@@ -51,9 +58,17 @@ pub(super) fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn capabilities(config: &Config) -> Result<Capabilities, Failure> {
+async fn capabilities(config: &Config) -> Result<(Capabilities, Vec<Advice>), Failure> {
     let connection = Connector::new(&config.database, "check")?.connect().await?;
-    Ok(Capabilities::read(&connection).await?)
+    let found = Capabilities::read(&connection).await?;
+    let advice = advice::read(&connection, found.timescaledb.is_some() || found.is_timescaledb_offered).await?;
+    Ok((found, advice))
+}
+
+/// Prints what a setting of the server should be; it would do as it is.
+fn say_advice(advice: &Advice) {
+    let Advice { setting, found, wanted, because } = advice;
+    println!("  advice           {setting} is {found}, should be {wanted}: {because}");
 }
 
 /// Prints what the database is; false if it could not be recorded into.

@@ -8,6 +8,7 @@ use std::{future::Future, time::Duration};
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
+pub mod advice;
 pub mod capabilities;
 pub mod connect;
 pub mod instruments;

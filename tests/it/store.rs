@@ -309,3 +309,22 @@ fn sslmode_means_what_libpq_means_by_it() {
     std::fs::write(&wrong, "not a certificate").unwrap();
     assert!(of(try_with("verify-full", "localhost", Some(&wrong))).contains("no certificate found"));
 }
+
+#[test]
+fn settings_that_a_recorder_feels_are_named_with_what_they_should_be() {
+    let Some(cluster) = Cluster::start(Flavor::Plain) else { return };
+    let named = |settings: &str| {
+        cluster.append_settings(settings);
+        cluster.stop();
+        cluster.up();
+        let database = cluster.database("advised");
+        let list = block_on(async { store::advice::read(&connect(&database).await, false).await.unwrap() });
+        list.into_iter().map(|advice| format!("{} {}", advice.setting, advice.found)).collect::<Vec<_>>()
+    };
+    let good = "fsync = on\nfull_page_writes = on\nshared_buffers = 256MB\nmax_wal_size = 4GB\nwal_compression = pglz";
+    assert!(named(good).is_empty());
+    let bad = "full_page_writes = off\nshared_buffers = 255MB\nmax_wal_size = 4095MB\nwal_compression = off";
+    let expected =
+        ["full_page_writes off", "shared_buffers 255MB", "max_wal_size 4095MB", "wal_compression off"].map(String::from);
+    assert_eq!(named(bad), expected);
+}
