@@ -13,11 +13,13 @@ pub(crate) struct Json {
     buffers: Buffers,
     tape: Tape<'static>,
     quoted: Vec<u8>,
+    /// What the frame began with, for an error message: parsing edits it.
+    first: [u8; HEAD_BYTES_MAX + 1],
 }
 
 impl Json {
     pub(crate) fn new() -> Self {
-        Self { buffers: Buffers::default(), tape: Tape(Vec::new()), quoted: Vec::new() }
+        Self { buffers: Buffers::default(), tape: Tape(Vec::new()), quoted: Vec::new(), first: [0; HEAD_BYTES_MAX + 1] }
     }
 
     /// Parses `bytes` and hands its root to `walk`.
@@ -32,14 +34,22 @@ impl Json {
         walk: impl for<'t, 'i> FnOnce(View<'t, 'i>) -> Result<R, FrameError>,
     ) -> Result<R, FrameError> {
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let (mut first, kept) = ([0; HEAD_BYTES_MAX + 1], bytes.len().min(HEAD_BYTES_MAX + 1));
-        first[..kept].copy_from_slice(&bytes[..kept]);
+        let kept = match bytes.first_chunk() {
+            Some(first) => {
+                self.first = *first; // Of a fixed size: no call.
+                self.first.len()
+            }
+            None => {
+                self.first[..bytes.len()].copy_from_slice(bytes);
+                bytes.len()
+            }
+        };
         let result = match simd_json::fill_tape(bytes, &mut self.buffers, &mut tape) {
             Ok(()) if tape.0.is_empty() => Err(FrameError::Unknown { head: String::new() }),
             Ok(()) => walk(View(&tape.0)),
             Err(error) => {
                 drop(tape);
-                return Err(syntax_error(bytes, &error, head(&first[..kept])));
+                return Err(syntax_error(bytes, &error, head(&self.first[..kept])));
             }
         };
         if tape.0.capacity() <= TAPE_NODES_KEPT {

@@ -140,7 +140,9 @@ pub enum BenchError {
     #[error("the stage `outage` stops the database: it takes none that is named with --database-url")]
     NotOurs,
     /// Ctrl-C.
-    #[error("interrupted: what was started is stopped; rows in a database that was named with --database-url are still there")]
+    #[error(
+        "interrupted: what was started is stopped; rows in a database that was named with --database-url are still there"
+    )]
     Interrupted,
     /// psql does not run or is refused.
     #[error("psql: {0}")]

@@ -324,7 +324,7 @@ fn settings_that_a_recorder_feels_are_named_with_what_they_should_be() {
     let good = "fsync = on\nfull_page_writes = on\nshared_buffers = 256MB\nmax_wal_size = 4GB\nwal_compression = pglz";
     assert!(named(good).is_empty());
     let bad = "full_page_writes = off\nshared_buffers = 255MB\nmax_wal_size = 4095MB\nwal_compression = off";
-    let expected =
-        ["full_page_writes off", "shared_buffers 255MB", "max_wal_size 4095MB", "wal_compression off"].map(String::from);
+    let expected = ["full_page_writes off", "shared_buffers 255MB", "max_wal_size 4095MB", "wal_compression off"]
+        .map(String::from);
     assert_eq!(named(bad), expected);
 }
