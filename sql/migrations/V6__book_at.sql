@@ -74,7 +74,7 @@ BEGIN
         FROM (SELECT b.side, b.price, b.qty, -1::bigint AS pos FROM began b
               UNION ALL SELECT c.side, c.price, c.qty, c.pos FROM changes c WHERE c.pos >= 0) l
         ORDER BY l.side, l.price, l.pos DESC
-    ), bound AS ( -- Of each side: whether something is not known, and the exact levels of the beginning, best first.
+    ), bound AS MATERIALIZED ( -- Once, not for each level. Of each side: whether something is not known, and the exact levels of the beginning, best first.
         SELECT s.side,
                snap.time IS NOT NULL OR CASE s.side WHEN 1 THEN base.bids_exact ELSE base.asks_exact END IS NOT NULL
                    AS is_bound,

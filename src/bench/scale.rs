@@ -203,7 +203,8 @@ async fn storage(connection: &Connection, target: &Target, load: &Load, report: 
     for (metric, bytes) in bytes {
         report.add(Stage::Scale, "", metric, "bytes", &[float(bytes) / float(load.rows)]);
     }
-    let (mut rows, mut bytes) = (0, 0);
+    // Of each table a part, for as many rows as it has.
+    let mut bytes = 0.0;
     for table in Table::ALL {
         let sql = format!(
             "CREATE TABLE market_data.row_store AS SELECT * FROM {} LIMIT {ROW_STORE_ROWS};
@@ -211,13 +212,17 @@ async fn storage(connection: &Connection, target: &Target, load: &Load, report: 
             table.path()
         );
         connection.run("make a row store", &sql).await?;
-        let sql = "SELECT count(*), pg_total_relation_size('market_data.row_store') FROM market_data.row_store";
-        let row = connection.query_one("measure the row store", sql, &[]).await?;
-        rows += row.get::<_, i64>(0).unsigned_abs();
-        bytes += row.get::<_, i64>(1).unsigned_abs();
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM market_data.row_store)::float8, pg_total_relation_size('market_data.row_store')::float8,
+                    (SELECT count(*) FROM {})::float8",
+            table.path()
+        );
+        let row = connection.query_one("measure the row store", &sql, &[]).await?;
+        let (sample, size, all): (f64, f64, f64) = (row.get(0), row.get(1), row.get(2));
+        bytes += size / sample.max(1.0) * all;
         connection.run("drop the row store", "DROP TABLE market_data.row_store").await?;
     }
-    report.add(Stage::Scale, "", "row_store_bytes_per_row", "bytes", &[float(bytes) / float(rows.max(1))]);
+    report.add(Stage::Scale, "", "row_store_bytes_per_row", "bytes", &[bytes / float(load.rows.max(1))]);
     Ok(())
 }
 
