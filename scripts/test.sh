@@ -20,6 +20,8 @@ fi
 cargo fmt --all --check
 cargo fmt --manifest-path fuzz/Cargo.toml --check
 scripts/advisories.sh
+# Crates of every target, which deny looks at and a build for this one leaves out.
+cargo fetch --locked --quiet
 cargo deny --offline check
 cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo test --workspace --locked "$@"
