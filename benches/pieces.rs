@@ -99,7 +99,7 @@ fn put_number(bencher: Bencher<'_, '_>, text: &str) {
 /// A level near the top of a book that is `depth` levels deep on each side.
 #[divan::bench(args = [20, 1_000, 10_000])]
 fn set_level(bencher: Bencher<'_, '_>, depth: i64) {
-    let mut book = Book::default();
+    let mut book: Book = Book::default();
     let price = |ticks: i64| Decimal::new(ticks, 2);
     book.extend(Side::Buy, (0..depth).map(|level| (price(6_000_000 - level), Decimal::ONE)));
     book.extend(Side::Sell, (1..=depth).map(|level| (price(6_000_000 + level), Decimal::ONE)));

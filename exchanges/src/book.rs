@@ -12,21 +12,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::event::{Level, Side};
 
 /// Two sides of price levels. Prices differ in value; text (trailing zeros) is that of the last message.
+///
+/// `N` is what may be noted beside a level until it changes (see [`levels_mut`](Self::levels_mut)); it is no part of the
+/// book, of its comparison or of its serialized form.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-pub struct Book {
-    bids: Ladder,
-    asks: Ladder,
+#[serde(bound = "N: Copy + Default")]
+pub struct Book<N: Copy = ()> {
+    bids: Ladder<N>,
+    asks: Ladder<N>,
 }
 
 /// One side's levels, the best one last.
 #[derive(Clone, Debug, Default)]
-struct Ladder {
-    levels: Vec<(Decimal, Decimal)>,
+struct Ladder<N> {
+    levels: Vec<Rung<N>>,
     /// So many at the front are cut off: a book that is cut after every message would move all of them every time.
     cut: usize,
 }
 
-impl Book {
+/// One level: price, quantity and note.
+type Rung<N> = (Decimal, Decimal, N);
+
+impl<N: Copy + Default> Book<N> {
     /// Empties both sides, keeping their memory.
     pub fn clear(&mut self) {
         self.bids.clear();
@@ -38,16 +45,16 @@ impl Book {
     pub fn extend(&mut self, side: Side, levels: impl Iterator<Item = (Decimal, Decimal)>) {
         let ladder = self.ladder_mut(side);
         ladder.tidy();
-        ladder.levels.extend(levels);
+        ladder.levels.extend(levels.map(|(price, qty)| (price, qty, N::default())));
         ladder.levels.sort_by(|a, b| towards_best(side, a.0, b.0));
-        let mut kept: Vec<(Decimal, Decimal)> = Vec::with_capacity(ladder.levels.len());
+        let mut kept: Vec<Rung<N>> = Vec::with_capacity(ladder.levels.len());
         for level in &ladder.levels {
             match kept.last_mut() {
                 Some(last) if last.0 == level.0 => *last = *level,
                 Some(_) | None => kept.push(*level),
             }
         }
-        kept.retain(|(_, qty)| !qty.is_zero());
+        kept.retain(|(_, qty, _)| !qty.is_zero());
         ladder.levels = kept;
     }
 
@@ -64,9 +71,9 @@ impl Book {
         let Ladder { levels, cut } = self.ladder_mut(side);
         match (find(side, &levels[*cut..], price), qty.is_zero()) {
             (Ok(at), true) => drop(levels.remove(*cut + at)),
-            (Ok(at), false) => levels[*cut + at] = (price, qty),
+            (Ok(at), false) => levels[*cut + at] = (price, qty, N::default()),
             (Err(_), true) => {}
-            (Err(at), false) => levels.insert(*cut + at, (price, qty)),
+            (Err(at), false) => levels.insert(*cut + at, (price, qty, N::default())),
         }
     }
 
@@ -85,7 +92,15 @@ impl Book {
     /// Price and quantity of a side's levels, best first.
     #[inline]
     pub fn levels(&self, side: Side) -> impl ExactSizeIterator<Item = (Decimal, Decimal)> {
-        self.ladder(side).kept().iter().rev().copied()
+        self.ladder(side).pairs().rev()
+    }
+
+    /// Bids and asks, best first, each level with what is noted beside it: the default from its last change on.
+    #[inline]
+    pub(crate) fn levels_mut(&mut self) -> [impl Iterator<Item = (Decimal, Decimal, &mut N)>; 2] {
+        [&mut self.bids, &mut self.asks].map(|Ladder { levels, cut }| {
+            levels[*cut..].iter_mut().rev().map(|(price, qty, note)| (*price, *qty, note))
+        })
     }
 
     /// Best bid at or above best ask: two venues' worth of truth in one book, or a lost change.
@@ -95,7 +110,7 @@ impl Book {
     }
 
     #[inline]
-    fn ladder(&self, side: Side) -> &Ladder {
+    fn ladder(&self, side: Side) -> &Ladder<N> {
         match side {
             Side::Buy => &self.bids,
             Side::Sell => &self.asks,
@@ -104,7 +119,7 @@ impl Book {
     }
 
     #[inline]
-    fn ladder_mut(&mut self, side: Side) -> &mut Ladder {
+    fn ladder_mut(&mut self, side: Side) -> &mut Ladder<N> {
         match side {
             Side::Buy => &mut self.bids,
             Side::Sell => &mut self.asks,
@@ -113,7 +128,7 @@ impl Book {
     }
 }
 
-impl Ladder {
+impl<N: Copy> Ladder<N> {
     fn clear(&mut self) {
         self.levels.clear();
         self.cut = 0;
@@ -135,34 +150,41 @@ impl Ladder {
         self.cut = 0;
     }
 
-    fn kept(&self) -> &[(Decimal, Decimal)] {
+    fn kept(&self) -> &[Rung<N>] {
         &self.levels[self.cut..]
     }
+
+    /// Price and quantity, the best last.
+    #[inline]
+    fn pairs(&self) -> impl DoubleEndedIterator<Item = (Decimal, Decimal)> + ExactSizeIterator {
+        self.kept().iter().map(|(price, qty, _)| (*price, *qty))
+    }
 }
 
-impl PartialEq for Ladder {
+impl<N: Copy> PartialEq for Ladder<N> {
     fn eq(&self, other: &Self) -> bool {
-        self.kept() == other.kept()
+        self.pairs().eq(other.pairs())
     }
 }
 
-impl Eq for Ladder {}
+impl<N: Copy> Eq for Ladder<N> {}
 
-impl Serialize for Ladder {
+impl<N: Copy> Serialize for Ladder<N> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.kept().serialize(to)
+        to.collect_seq(self.pairs())
     }
 }
 
-impl<'de> Deserialize<'de> for Ladder {
+impl<'de, N: Default> Deserialize<'de> for Ladder<N> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Ok(Self { levels: Vec::deserialize(from)?, cut: 0 })
+        let pairs = Vec::<(Decimal, Decimal)>::deserialize(from)?;
+        Ok(Self { levels: pairs.into_iter().map(|(price, qty)| (price, qty, N::default())).collect(), cut: 0 })
     }
 }
 
 /// Where a price is, or would be. Looks from the best price in steps that double, then halves: most changes are near it.
 #[inline]
-fn find(side: Side, ladder: &[(Decimal, Decimal)], price: Decimal) -> Result<usize, usize> {
+fn find<N>(side: Side, ladder: &[Rung<N>], price: Decimal) -> Result<usize, usize> {
     let (mut step, mut end) = (1, ladder.len());
     let mut begin = 0;
     while step <= ladder.len() {
@@ -215,7 +237,7 @@ mod tests {
 
     #[test]
     fn best_comes_first_on_both_sides() {
-        let mut book = Book::default();
+        let mut book = Book::<()>::default();
         for price in ["10.0", "12.0", "11.0"] {
             book.set(Side::Buy, d(price), d("1"));
             book.set(Side::Sell, d(price), d("1"));
@@ -227,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_level_is_found_by_value_and_keeps_the_newest_text() {
-        let mut book = Book::default();
+        let mut book = Book::<()>::default();
         book.set(Side::Buy, d("10.0"), d("1"));
         book.set(Side::Buy, d("10.00"), d("2.50"));
         assert_eq!(text(&book, Side::Buy), ["10.00:2.50"]);
@@ -237,7 +259,7 @@ mod tests {
 
     #[test]
     fn cutting_keeps_the_best() {
-        let mut book = Book::default();
+        let mut book = Book::<()>::default();
         for price in 1..=5u32 {
             book.set(Side::Buy, price.into(), d("1"));
             book.set(Side::Sell, (price + 10).into(), d("1"));
@@ -254,7 +276,7 @@ mod tests {
             changes in proptest::collection::vec((0u32..200, 0u32..3), 0..600),
             depth in 0usize..12,
         ) {
-            let mut book = Book::default();
+            let mut book = Book::<()>::default();
             let mut model: BTreeMap<u32, u32> = BTreeMap::new();
             for (price, qty) in changes {
                 book.set(Side::Buy, price.into(), qty.into());
@@ -277,7 +299,7 @@ mod tests {
         #[test]
         fn any_changes_give_what_a_map_gives(changes in proptest::collection::vec((0u32..20, 0u32..3), 0..80), cut in 0usize..80) {
             let (snapshot, updates) = changes.split_at(cut.min(changes.len()));
-            let mut book = Book::default();
+            let mut book = Book::<()>::default();
             book.extend(Side::Sell, snapshot.iter().map(|(price, qty)| ((*price).into(), (*qty).into())));
             let mut model: BTreeMap<u32, u32> = snapshot.iter().copied().collect();
             for (price, qty) in updates {

@@ -1,6 +1,19 @@
 //! Book checksums: CRC-32 (IEEE) over the best levels' text, in each venue's own order and spelling.
+//!
+//! Few levels change from one message to the next, and all of the best are in every checksum: the text of a level is
+//! kept beside it until it changes.
 
-use crate::{book::Book, digits::Text, event::Side};
+use crate::{book::Book, digits::Text};
+
+/// A book with the text of its levels, as far as it has been needed. One book serves one spelling.
+pub type Spelled = Book<Spelling>;
+
+/// A level's text; none until it is needed, nor when it is too long.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Spelling {
+    bytes: [u8; SPELLING_BYTES],
+    len: u8,
+}
 
 /// Computes checksums in a reused buffer.
 #[derive(Debug, Default)]
@@ -16,13 +29,14 @@ impl Checksum {
     ///    zeros kept: which is the mantissa of the number as written;
     /// 3. CRC-32 of the whole.
     #[must_use]
-    pub fn kraken(&mut self, book: &Book) -> u32 {
+    pub fn kraken(&mut self, book: &mut Spelled) -> u32 {
         self.text.clear();
-        for (price, qty) in
-            book.levels(Side::Sell).take(KRAKEN_LEVELS).chain(book.levels(Side::Buy).take(KRAKEN_LEVELS))
-        {
-            self.text.push_mantissa(price);
-            self.text.push_mantissa(qty);
+        let [bids, asks] = book.levels_mut();
+        for (price, qty, spelling) in asks.take(KRAKEN_LEVELS).chain(bids.take(KRAKEN_LEVELS)) {
+            spelling.spell(&mut self.text, |text| {
+                text.push_mantissa(price);
+                text.push_mantissa(qty);
+            });
         }
         crc32fast::hash(self.text.bytes())
     }
@@ -30,15 +44,17 @@ impl Checksum {
     /// OKX (until 2026) and Bitget v1: the 25 best levels, bid and ask in turn, each as `price:quantity`, all
     /// joined by `:`; a side that has fewer levels is passed over. The CRC-32 is given as a signed number.
     #[must_use]
-    pub fn interleaved(&mut self, book: &Book) -> i32 {
+    pub fn interleaved(&mut self, book: &mut Spelled) -> i32 {
         self.text.clear();
-        let (mut bids, mut asks) = (book.levels(Side::Buy), book.levels(Side::Sell));
+        let [mut bids, mut asks] = book.levels_mut();
         for _ in 0..INTERLEAVED_LEVELS {
-            for (price, qty) in bids.next().into_iter().chain(asks.next()) {
-                for number in [price, qty] {
-                    self.text.push_decimal(number);
-                    self.text.push_byte(b':');
-                }
+            for (price, qty, spelling) in bids.next().into_iter().chain(asks.next()) {
+                spelling.spell(&mut self.text, |text| {
+                    for number in [price, qty] {
+                        text.push_decimal(number);
+                        text.push_byte(b':');
+                    }
+                });
             }
         }
         let text = self.text.bytes();
@@ -46,6 +62,29 @@ impl Checksum {
     }
 }
 
+impl Spelling {
+    /// Appends the level's text, which `write` appends when it is not kept.
+    #[inline]
+    fn spell(&mut self, text: &mut Text, write: impl FnOnce(&mut Text)) {
+        if self.len > 0 {
+            text.put(&self.bytes, usize::from(self.len));
+        } else {
+            let begin = text.bytes().len();
+            write(text);
+            self.keep(&text.bytes()[begin..]);
+        }
+    }
+
+    fn keep(&mut self, text: &[u8]) {
+        if let (Some(bytes), Ok(len)) = (self.bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            bytes.copy_from_slice(text);
+            self.len = len;
+        }
+    }
+}
+
+/// Longest text kept: with its length and the level's two numbers a line of the processor's cache.
+const SPELLING_BYTES: usize = 31;
 /// Levels a side that Kraken's checksum covers, whatever the subscribed depth.
 const KRAKEN_LEVELS: usize = 10;
 /// Levels a side that the interleaved checksum covers.
@@ -54,14 +93,15 @@ const INTERLEAVED_LEVELS: usize = 25;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Side;
 
-    fn book(side: Side, levels: &[(&str, &str)]) -> Book {
-        let mut book = Book::default();
+    fn book(side: Side, levels: &[(&str, &str)]) -> Spelled {
+        let mut book = Spelled::default();
         put(&mut book, side, levels);
         book
     }
 
-    fn put(book: &mut Book, side: Side, levels: &[(&str, &str)]) {
+    fn put(book: &mut Spelled, side: Side, levels: &[(&str, &str)]) {
         let number = |text| crate::number::decimal(text).unwrap();
         for (price, qty) in levels {
             book.set(side, number(price), number(qty));
@@ -102,7 +142,7 @@ mod tests {
                 ("45276.6", "0.15445238"),
             ],
         );
-        assert_eq!(Checksum::default().kraken(&book), 3_310_070_434);
+        assert_eq!(Checksum::default().kraken(&mut book), 3_310_070_434);
     }
 
     /// The text the checksum is taken of, as OKX documents it: `bid:qty:ask:qty:...`, then the longer side.
@@ -111,6 +151,6 @@ mod tests {
         let mut book = book(Side::Buy, &[("3366.1", "7"), ("3366", "6")]);
         put(&mut book, Side::Sell, &[("3366.8", "9"), ("3368", "8"), ("3372", "8")]);
         let expected = crc32fast::hash(b"3366.1:7:3366.8:9:3366:6:3368:8:3372:8").cast_signed();
-        assert_eq!(Checksum::default().interleaved(&book), expected);
+        assert_eq!(Checksum::default().interleaved(&mut book), expected);
     }
 }

@@ -39,10 +39,10 @@ impl Text {
                 let digits = sixteen(mantissa);
                 let before_dot = 16 - scale;
                 let zeros = ((digits ^ ZEROS_TWICE).trailing_zeros() as usize / 8).min(before_dot - 1);
-                self.put((digits >> (8 * zeros)).to_le_bytes(), before_dot - zeros);
+                self.put(&(digits >> (8 * zeros)).to_le_bytes(), before_dot - zeros);
                 if scale > 0 {
                     self.push_byte(b'.');
-                    self.put((digits >> (8 * before_dot)).to_le_bytes(), scale);
+                    self.put(&(digits >> (8 * before_dot)).to_le_bytes(), scale);
                 }
             }
             Ok(_) | Err(_) => self.push_shown(number),
@@ -51,7 +51,7 @@ impl Text {
 
     #[inline]
     pub(crate) fn push_byte(&mut self, byte: u8) {
-        self.put([byte], 1);
+        self.put(&[byte], 1);
     }
 
     /// What was put in.
@@ -65,10 +65,10 @@ impl Text {
             self.put_significant(value);
         } else if value < E16 {
             self.put_significant(value / E8);
-            self.put(eight(value % E8).to_le_bytes(), 8);
+            self.put(&eight(value % E8).to_le_bytes(), 8);
         } else {
             self.put_significant(value / E16);
-            self.put(sixteen(value % E16).to_le_bytes(), 16);
+            self.put(&sixteen(value % E16).to_le_bytes(), 16);
         }
     }
 
@@ -77,17 +77,17 @@ impl Text {
     fn put_significant(&mut self, value: u64) {
         let digits = eight(value);
         let zeros = (digits ^ ZEROS).trailing_zeros() / 8;
-        self.put(digits.checked_shr(8 * zeros).unwrap_or(0).to_le_bytes(), 8 - zeros as usize);
+        self.put(&digits.checked_shr(8 * zeros).unwrap_or(0).to_le_bytes(), 8 - zeros as usize);
     }
 
     /// Stores all of `bytes`, of which the first `count` count.
     #[inline]
-    fn put<const N: usize>(&mut self, bytes: [u8; N], count: usize) {
+    pub(crate) fn put<const N: usize>(&mut self, bytes: &[u8; N], count: usize) {
         let end = self.len + N;
         if self.bytes.len() < end {
             self.bytes.resize(2 * (end + SLACK), 0);
         }
-        self.bytes[self.len..end].copy_from_slice(&bytes);
+        self.bytes[self.len..end].copy_from_slice(bytes);
         self.len += count;
     }
 

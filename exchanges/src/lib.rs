@@ -32,6 +32,7 @@ mod open_gaps;
 pub mod plan;
 pub mod replica;
 mod resync;
+mod scan;
 pub mod sequence;
 pub mod subscription;
 pub mod symbols;

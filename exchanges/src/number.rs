@@ -17,29 +17,35 @@ use crate::error::FrameError;
 #[must_use]
 #[inline]
 pub fn decimal(text: &str) -> Option<Decimal> {
-    let bytes = text.as_bytes();
-    let (mut mantissa, mut digits, mut dot) = (0u64, 0usize, usize::MAX);
-    if bytes.len() > FAST_BYTES_MAX {
-        return slow(text);
+    match plain(text.as_bytes()) {
+        Some((number, len)) if len == text.len() => Some(number),
+        Some(_) | None => slow(text),
     }
-    for (at, &byte) in bytes.iter().enumerate() {
+}
+
+/// The number of plain digits, with one dot among them or none, that a text begins with, and its length in bytes; `None`
+/// when it begins with none, or with one of more than [`FAST_BYTES_MAX`] bytes.
+#[inline]
+pub(crate) fn plain(text: &[u8]) -> Option<(Decimal, usize)> {
+    let (mut mantissa, mut dot, mut len) = (0_u64, usize::MAX, 0);
+    for &byte in text {
         let digit = byte.wrapping_sub(b'0');
         if digit < 10 {
-            mantissa = mantissa * 10 + u64::from(digit);
-            digits += 1;
-        } else if byte == b'.' && dot == usize::MAX && at > 0 {
-            dot = at;
+            mantissa = mantissa.wrapping_mul(10).wrapping_add(u64::from(digit)); // Too long a number is refused below.
+        } else if byte == b'.' && dot == usize::MAX && len > 0 {
+            dot = len;
         } else {
-            return slow(text);
+            break;
         }
+        len += 1;
     }
-    let behind = if dot == usize::MAX { 0 } else { bytes.len() - dot - 1 };
-    if digits == 0 || (dot != usize::MAX && behind == 0) {
+    let behind = if dot == usize::MAX { 0 } else { len - dot - 1 };
+    if len == 0 || len > FAST_BYTES_MAX || len == dot.wrapping_add(1) {
         return None;
     }
     let [a, b, c, d, e, f, g, h] = mantissa.to_le_bytes();
     let (low, mid) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
-    Some(Decimal::from_parts(low, mid, 0, false, u32::try_from(behind).ok()?))
+    Some((Decimal::from_parts(low, mid, 0, false, u32::try_from(behind).ok()?), len))
 }
 
 /// A price as venues of this crate publish them: zero or more.
@@ -125,7 +131,7 @@ fn fit(mut mantissa: u128, mut scale: i32, is_negative: bool) -> Option<Decimal>
 }
 
 /// Longest text whose digits are sure to fit a `u64`: 19 digits, or 18 and a dot.
-const FAST_BYTES_MAX: usize = 19;
+pub(crate) const FAST_BYTES_MAX: usize = 19;
 /// Longest text looked at: 29 digits, leading and trailing zeros, sign, dot and exponent.
 const TEXT_BYTES_MAX: usize = 80;
 /// Largest mantissa of a `Decimal`.

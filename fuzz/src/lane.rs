@@ -4,7 +4,8 @@
 //! Held after every input, beside that nothing panics:
 //!
 //! - a decoder restored from the state saved before some input gives the very events of the one that lived on, and
-//!   its state is what was saved;
+//!   its state is what was saved; so it does when its frames begin with a space, which no frame in a venue's usual
+//!   spelling does: both ways of reading one must agree;
 //! - rows name frames of their chunk and symbols that are interned; rows of a kind are in frame order;
 //! - prices and quantities are not negative;
 //! - events, actions and the saved state do not grow beyond what the inputs' own bytes account for.
@@ -92,7 +93,11 @@ impl Lane {
         self.weight += bytes.len() + INPUT_WEIGHT;
         let at = At { pos: self.whole.next(), received: Nanos(self.clock), conn };
         self.whole.apply(at, kind, &mut bytes.clone());
-        self.resumed.apply(at, kind, &mut bytes.clone());
+        let mut spaced = bytes.clone();
+        if matches!(kind, Kind::Text | Kind::Binary) && bytes.first() == Some(&b'{') {
+            spaced.insert(0, b' ');
+        }
+        self.resumed.apply(at, kind, &mut spaced);
         let events = self.whole.swap_events(Events::default());
         assert_same(&events, &self.resumed.swap_events(Events::default()));
         assert_eq!(self.whole.rows_total(), self.resumed.rows_total());
@@ -128,9 +133,20 @@ fn assert_same(whole: &Events, resumed: &Events) {
     assert_eq!(whole.levels, resumed.levels);
     assert_eq!(whole.quotes, resumed.quotes);
     assert_eq!(whole.top_books, resumed.top_books);
-    assert_eq!(whole.notes, resumed.notes);
+    assert_eq!(without_places(&whole.notes), without_places(&resumed.notes));
     assert_eq!(whole.symbols, resumed.symbols);
     assert_eq!(whole.rows_total, resumed.rows_total);
+}
+
+/// What a reject shows of its frame, and where, is not the same in a frame that begins with a space.
+fn without_places(notes: &[Note]) -> Vec<Note> {
+    let mut notes = notes.to_vec();
+    for note in &mut notes {
+        if let Note::Reject(reject) = note {
+            reject.detail.clear();
+        }
+    }
+    notes
 }
 
 fn assert_sound(events: &Events) {

@@ -18,5 +18,6 @@ mod panics;
 mod purity;
 mod resume;
 mod robustness;
+mod scanned;
 mod top_books;
 mod twins;

@@ -7,8 +7,7 @@ use proptest::prelude::*;
 use rust_decimal::Decimal;
 use tapeway_exchanges::{
     adapter::{At, CloseKind},
-    book::Book,
-    checksum::Checksum,
+    checksum::{Checksum, Spelled},
     conn::Conn,
     decoder::Decoder,
     event::{Events, Side},
@@ -36,7 +35,7 @@ struct Step {
     last: i64,
     ms: i64,
     /// The book after it.
-    book: Book,
+    book: Spelled,
 }
 
 /// A small market: the same seed, the same steps.
@@ -72,8 +71,8 @@ fn market(seed: u64, steps: usize) -> Vec<Step> {
         .collect()
 }
 
-fn first_book() -> Book {
-    let mut book = Book::default();
+fn first_book() -> Spelled {
+    let mut book = Spelled::default();
     for level in 0..8u32 {
         book.set(Side::Buy, (100 - level).into(), Decimal::ONE);
         book.set(Side::Sell, (110 + level).into(), Decimal::ONE);
@@ -148,7 +147,7 @@ fn update(venue: &str, steps: &[Step]) -> String {
     }
 }
 
-fn kraken(kind: &str, levels: &BTreeMap<(bool, u32), u32>, book: &Book, ms: i64) -> String {
+fn kraken(kind: &str, levels: &BTreeMap<(bool, u32), u32>, book: &Spelled, ms: i64) -> String {
     let side = |is_ask: bool| {
         let own = levels.iter().filter(|((ask, _), _)| *ask == is_ask);
         own.map(|((_, price), qty)| format!(r#"{{"price":{price},"qty":{qty}}}"#)).collect::<Vec<_>>().join(",")
@@ -157,7 +156,7 @@ fn kraken(kind: &str, levels: &BTreeMap<(bool, u32), u32>, book: &Book, ms: i64)
         r#"{{"channel":"book","type":"{kind}","data":[{{"symbol":"BTC/USD","bids":[{}],"asks":[{}],"checksum":{},"timestamp":"{}"}}]}}"#,
         side(false),
         side(true),
-        Checksum::default().kraken(book),
+        Checksum::default().kraken(&mut book.clone()),
         iso(ms)
     )
 }
@@ -170,7 +169,7 @@ fn okx(action: &str, (bids, asks): (String, String), (previous, id): (i64, i64),
 }
 
 /// What a connection begins with, as of a book and its id; nothing where snapshots come by HTTP.
-fn snapshot(venue: &str, book: &Book, id: i64, ms: i64) -> Option<String> {
+fn snapshot(venue: &str, book: &Spelled, id: i64, ms: i64) -> Option<String> {
     let levels = |side: Side| book.levels(side).map(|(price, qty)| format!(r#"["{price}","{qty}"]"#));
     let text = |side| levels(side).collect::<Vec<_>>().join(",");
     match venue {
@@ -300,10 +299,10 @@ struct Outcome {
 }
 
 /// Decodes, and checks on the way that a decoder restored from a saved state goes on the same.
-fn run(venue: &str, inputs: &[Input]) -> (Outcome, Book) {
+fn run(venue: &str, inputs: &[Input]) -> (Outcome, Spelled) {
     let mut whole = Decoder::new(spec(venue), FramePos::FIRST);
     let mut resumed = Decoder::new(spec(venue), FramePos::FIRST);
-    let (mut outcome, mut book) = (Outcome::default(), Book::default());
+    let (mut outcome, mut book) = (Outcome::default(), Spelled::default());
     for (index, input) in inputs.iter().enumerate() {
         if index % 13 == 0 {
             resumed = Decoder::restore(spec(venue), &resumed.state(), resumed.next()).unwrap();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Proof, VenueSpec,
-    okx::book::{BookState, Intake},
+    okx::book::{BookState, Intake, Update},
 };
 use crate::{
     adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
@@ -208,7 +208,7 @@ fn on_message(
         _ => data.try_for_each(|item| {
             let book = lane.books.entry(symbol);
             let mut intake = Intake { symbol, received: at.received, via: ALONE, checksum, out };
-            book.on_message(is_snapshot, item, &mut intake).map(drop)
+            book.on_message(Update::read(is_snapshot, item)?, &mut intake).map(drop)
         }),
     }
 }

@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     adapter::{At, Outbox},
     aligned::{Aligned, Message, Verdict},
-    book::Book,
-    checksum::Checksum,
+    checksum::{Checksum, Spelled},
     conn::{Conn, Via},
     event::{Cause, Flags, Level},
     ids::{Micros, Nanos, SymbolIx},
@@ -27,7 +26,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct BookState {
     pub(super) inband: Inband,
-    book: Book,
+    book: Spelled,
     /// Subscribed levels a side, from the acknowledgement.
     depth: Option<u32>,
     #[serde(default)]
@@ -37,7 +36,7 @@ pub(super) struct BookState {
     emitted: Option<u32>,
     /// The book before a message that may have to be taken back.
     #[serde(skip)]
-    before: Book,
+    before: Spelled,
 }
 
 /// What is known of a book message besides its levels.
@@ -271,7 +270,7 @@ impl BookState {
         }
         let expected = head.checksum?;
         self.emitted = Some(expected);
-        Some(checksum.kraken(&self.book) == expected)
+        Some(checksum.kraken(&mut self.book) == expected)
     }
 
     /// Breaks the book unless it `is_right`; then gives the connection to ask for a snapshot.

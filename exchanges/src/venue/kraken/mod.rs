@@ -17,7 +17,7 @@ use crate::{
     config::Limits,
     conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
-    event::{Cause, Channel, Flags, Side},
+    event::{Cause, Channel, Flags},
     ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
     json::{Items, Json, View},
@@ -26,6 +26,7 @@ use crate::{
     metadata::Source,
     plan::{has, has_book, spread, symbols_of},
     resync::Resyncs,
+    scan::Levels,
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
@@ -40,7 +41,7 @@ mod subscribe;
 mod wire;
 
 use book::{BookState, Head};
-use wire::{Answer, Message};
+use wire::{Answer, Book, Message};
 
 /// Kraken spot.
 pub(super) const SPEC: VenueSpec = VenueSpec {
@@ -73,6 +74,7 @@ pub(super) const SPEC: VenueSpec = VenueSpec {
 /// The adapter of one lane.
 struct Kraken {
     json: Json,
+    scanned: Levels,
     lane: Lane,
     checksum: Checksum,
     subscriptions: PerConn<Subscriptions>,
@@ -109,6 +111,7 @@ impl Kraken {
     fn new() -> Self {
         Self {
             json: Json::new(),
+            scanned: Levels::default(),
             lane: Lane::default(),
             checksum: Checksum::default(),
             subscriptions: PerConn::default(),
@@ -252,16 +255,22 @@ impl Adapter for Kraken {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { json, lane, checksum, subscriptions, resyncs, backfills, .. } = self;
+        let Self { json, scanned, lane, checksum, subscriptions, resyncs, backfills, .. } = self;
         let (subscriptions, via) = (&mut subscriptions[at.conn], lane.conns.via(at.conn));
         let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, backfills, out };
-        let result = json.read_keeping_numbers(bytes, |root| {
-            if legacy::is_legacy(root) {
-                frame.on_legacy(legacy::read(root)?)
-            } else {
-                frame.on_message(wire::read(root)?)
-            }
-        });
+        let result = match wire::scan(bytes, scanned) {
+            Some(book) => frame.on_book(book, |head, out| {
+                scanned.push(head, out);
+                Ok(())
+            }),
+            None => json.read_keeping_numbers(bytes, |root| {
+                if legacy::is_legacy(root) {
+                    frame.on_legacy(legacy::read(root)?)
+                } else {
+                    frame.on_message(wire::read(root)?)
+                }
+            }),
+        };
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
         }
@@ -381,7 +390,9 @@ struct Frame<'a> {
 impl Frame<'_> {
     fn on_message(&mut self, message: Message<'_, '_>) -> Result<(), FrameError> {
         match message {
-            Message::Book { is_snapshot, mut books } => books.try_for_each(|item| self.on_book(is_snapshot, item)),
+            Message::Book { is_snapshot, mut books } => books.try_for_each(|item| {
+                self.on_book(wire::book(is_snapshot, item)?, |head, out| wire::push_levels(head, item, out))
+            }),
             Message::Trades { is_snapshot, trades } => self.on_trades(is_snapshot, trades),
             Message::Quotes(mut quotes) => quotes.try_for_each(|item| {
                 let symbol = self.delivered(Channel::Quotes, item.need_text("symbol")?)?;
@@ -400,17 +411,18 @@ impl Frame<'_> {
         }
     }
 
-    fn on_book(&mut self, is_snapshot: bool, item: View<'_, '_>) -> Result<(), FrameError> {
-        let symbol = self.delivered(Channel::Book, item.need_text("symbol")?)?;
-        let time = wire::optional_time(item)?;
-        let checksum = item.need_int("checksum")?;
-        let checksum = u32::try_from(checksum)
-            .map_err(|_| FrameError::field("checksum", "an unsigned 32-bit number", &checksum.to_string()))?;
+    /// Takes in a book message whose levels `push` emits.
+    fn on_book(
+        &mut self,
+        book: Book<'_>,
+        push: impl FnOnce(&LevelHead, &mut Outbox) -> Result<(), FrameError>,
+    ) -> Result<(), FrameError> {
+        let Book { is_snapshot, symbol, checksum, time } = book;
+        let symbol = self.delivered(Channel::Book, symbol)?;
         let flags = if is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
         let levels = LevelHead::new(self.at.received, symbol, None, time, flags);
         let mark = self.out.level_mark();
-        let pushed = wire::push_levels(&levels, Side::Buy, "bids", item, self.out);
-        if let Err(error) = pushed.and_then(|()| wire::push_levels(&levels, Side::Sell, "asks", item, self.out)) {
+        if let Err(error) = push(&levels, self.out) {
             self.out.drop_levels(mark);
             return Err(error);
         }

@@ -3,6 +3,8 @@
 //! Source: docs.kraken.com/api, "Spot WebSocket v2" (book, trade, ticker, status, instrument); NOTES.md has
 //! the evidence.
 
+use rust_decimal::Decimal;
+
 use crate::{
     adapter::{At, Outbox},
     error::FrameError,
@@ -10,7 +12,9 @@ use crate::{
     ids::{Micros, SymbolIx},
     json::{Items, View},
     levels::LevelHead,
-    number, time,
+    number,
+    scan::{Levels, Scan},
+    time,
 };
 
 /// What a frame is.
@@ -85,23 +89,68 @@ fn read_answer<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameError
     }))
 }
 
+/// A book message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Book<'a> {
+    pub(super) is_snapshot: bool,
+    pub(super) symbol: &'a str,
+    pub(super) checksum: u32,
+    pub(super) time: Option<Micros>,
+}
+
+/// Reads a frame that is one book message in the spelling it always has, and its levels; `None` for any other.
+#[inline]
+pub(super) fn scan<'a>(frame: &'a [u8], levels: &mut Levels) -> Option<Book<'a>> {
+    let mut scan = Scan::new(frame);
+    scan.step(br#"{"channel":"book","type":""#)?;
+    let is_snapshot = scan.update_or_snapshot()?;
+    scan.step(br#","data":[{"symbol":""#)?;
+    let symbol = scan.text()?;
+    levels.clear();
+    scan.step(br#","bids":["#)?;
+    scan.items(|scan| scan_level(scan, &mut levels.bids))?;
+    scan.step(br#","asks":["#)?;
+    scan.items(|scan| scan_level(scan, &mut levels.asks))?;
+    scan.step(br#","checksum":"#)?;
+    let checksum = u32::try_from(scan.int()?).ok()?;
+    scan.step(br#","timestamp":""#)?;
+    let time = Some(time::rfc3339("timestamp", scan.text()?).ok()?);
+    scan.step(b"}]}")?;
+    scan.end()?;
+    Some(Book { is_snapshot, symbol, checksum, time })
+}
+
+#[inline]
+fn scan_level(scan: &mut Scan<'_>, levels: &mut Vec<(Decimal, Decimal)>) -> Option<()> {
+    scan.step(br#"{"price":"#)?;
+    let price = scan.number()?;
+    scan.step(br#","qty":"#)?;
+    levels.push((price, scan.number()?));
+    scan.step(b"}")
+}
+
 /// A time that may be missing: snapshots of some channels have none.
 pub(super) fn optional_time(item: View<'_, '_>) -> Result<Option<Micros>, FrameError> {
     item.get("timestamp").and_then(View::text).map(|text| time::rfc3339("timestamp", text)).transpose()
 }
 
-/// Emits the `{"price":..,"qty":..}` levels of one side. The caller drops what was pushed on an error.
-pub(super) fn push_levels(
-    head: &LevelHead,
-    side: Side,
-    field: &'static str,
-    item: View<'_, '_>,
-    out: &mut Outbox,
-) -> Result<(), FrameError> {
-    for level in item.need_items(field)? {
-        let price = number::price("price", level.need_text("price")?)?;
-        let qty = number::qty("qty", level.need_text("qty")?)?;
-        head.push(side, price, qty, out);
+/// All of a book message but its levels.
+pub(super) fn book<'i>(is_snapshot: bool, item: View<'_, 'i>) -> Result<Book<'i>, FrameError> {
+    let (symbol, time) = (item.need_text("symbol")?, optional_time(item)?);
+    let checksum = item.need_int("checksum")?;
+    let checksum = u32::try_from(checksum)
+        .map_err(|_| FrameError::field("checksum", "an unsigned 32-bit number", &checksum.to_string()))?;
+    Ok(Book { is_snapshot, symbol, checksum, time })
+}
+
+/// Emits the `{"price":..,"qty":..}` levels of a book message. The caller drops what was pushed on an error.
+pub(super) fn push_levels(head: &LevelHead, item: View<'_, '_>, out: &mut Outbox) -> Result<(), FrameError> {
+    for (side, field) in [(Side::Buy, "bids"), (Side::Sell, "asks")] {
+        for level in item.need_items(field)? {
+            let price = number::price("price", level.need_text("price")?)?;
+            let qty = number::qty("qty", level.need_text("qty")?)?;
+            head.push(side, price, qty, out);
+        }
     }
     Ok(())
 }
@@ -143,4 +192,49 @@ pub(super) fn quote(at: At, symbol: SymbolIx, item: View<'_, '_>) -> Result<Quot
     let flags = if venue_time.is_some() { Flags::NONE } else { Flags::VENUE_TIME_BAD };
     let time = venue_time.unwrap_or(at.received.micros());
     Ok(Quote { frame: 0, symbol, flags, time, bid, ask, seq: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPDATE: &str = r#"{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[{"price":45283.5,"qty":0.10000000},{"price":45281,"qty":0}],"asks":[],"checksum":3310070434,"timestamp":"2023-10-06T17:35:55.440295Z"}]}"#;
+
+    #[test]
+    fn a_book_message_as_the_venue_spells_it_is_scanned() {
+        let mut levels = Levels::default();
+        let book = scan(UPDATE.as_bytes(), &mut levels).unwrap();
+        assert_eq!((book.is_snapshot, book.symbol, book.checksum), (false, "BTC/USD", 3_310_070_434));
+        assert_eq!(book.time, Some(Micros(1_696_613_755_440_295)));
+        let shown: Vec<_> = levels.bids.iter().map(|(price, qty)| format!("{price}:{qty}")).collect();
+        assert_eq!(shown, ["45283.5:0.10000000", "45281:0"]);
+        assert!(levels.asks.is_empty());
+        assert!(scan(UPDATE.replace("update", "snapshot").as_bytes(), &mut levels).unwrap().is_snapshot);
+    }
+
+    #[test]
+    fn any_other_spelling_is_left_to_the_parser() {
+        let mut levels = Levels::default();
+        for (from, to) in [
+            ("{\"channel\"", " {\"channel\""),
+            ("\"asks\":[]", "\"asks\":[ ]"),
+            ("45281,", "-45281,"),
+            ("45281,", "4.5281e4,"),
+            ("45281,", "45281.,"),
+            ("45281,", "45281000000000000000,"),
+            ("3310070434", "03310070434"),
+            ("3310070434", "4294967296"),
+            ("BTC/USD", "BTC\\/USD"),
+            ("17:35", "17-35"),
+            ("\"bids\"", "\"a\":1,\"bids\""),
+            ("]}", "]}}"),
+        ] {
+            let other = UPDATE.replacen(from, to, 1);
+            assert_ne!(other, UPDATE);
+            assert!(scan(other.as_bytes(), &mut levels).is_none(), "{other}");
+        }
+        for cut in 0..UPDATE.len() {
+            assert!(scan(&UPDATE.as_bytes()[..cut], &mut levels).is_none());
+        }
+    }
 }

@@ -20,9 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::places::{Fit, Places, Spot, Strange};
 use crate::{
     adapter::Outbox,
-    book::Book,
     chain::{Chain, Due, Held, levels_of},
-    checksum::Checksum,
+    checksum::{Checksum, Spelled},
     conn::{Conn, Conns, Via},
     error::FrameError,
     event::{Cause, Flags, Side},
@@ -31,6 +30,7 @@ use crate::{
     json::View,
     levels::LevelHead,
     replica::Role,
+    scan,
     sequence::Step,
     time::epoch,
 };
@@ -44,7 +44,7 @@ pub(in crate::venue) struct BookState {
     #[serde(default)]
     places: Places,
     /// The book, while its checksums come.
-    book: Option<Book>,
+    book: Option<Spelled>,
 }
 
 /// What an input of one instrument's book is taken in with.
@@ -56,43 +56,52 @@ pub(in crate::venue) struct Intake<'a> {
     pub(in crate::venue) out: &'a mut Outbox,
 }
 
-/// What all of a message but its ids and levels says.
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    time: Option<Micros>,
-    /// `None` when there is none, or 0.
-    checksum: Option<i32>,
+/// One message.
+pub(in crate::venue) struct Update<'t, 'i> {
+    pub(super) is_snapshot: bool,
+    /// Own id and the one before, where present.
+    pub(super) ids: Option<(i64, i64)>,
+    pub(super) head: Head,
+    pub(super) levels: Levels<'t, 'i>,
 }
 
-/// The levels of a message: as they come, or as they were kept.
-enum Levels<'t, 'i> {
+/// What all of a message but its ids and levels says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    pub(super) time: Option<Micros>,
+    /// `None` when there is none, or 0.
+    pub(super) checksum: Option<i32>,
+}
+
+/// The levels of a message: as they come, as they were scanned, or as they were kept.
+pub(super) enum Levels<'t, 'i> {
     Wire(View<'t, 'i>),
+    Scanned(&'t scan::Levels),
     Kept(Vec<(Side, Decimal, Decimal)>),
 }
 
 impl BookState {
-    /// Takes in one element of a push. Gives the connection that is to be asked for a new snapshot, if the book needs one.
+    /// Takes in one message. Gives the connection that is to be asked for a new snapshot, if the book needs one.
     ///
     /// # Errors
     ///
     /// [`FrameError::Field`]: what must be there is not; nothing of it was emitted.
     pub(in crate::venue) fn on_message(
         &mut self,
-        is_snapshot: bool,
-        item: View<'_, '_>,
+        update: Update<'_, '_>,
         intake: &mut Intake<'_>,
     ) -> Result<Option<Conn>, FrameError> {
-        let (ids, head) = read(item)?;
+        let Update { is_snapshot, ids, head, levels } = update;
         intake.via.open.insert(intake.via.conn); // Also in a recording that does not say so.
         if is_snapshot {
-            return self.on_snapshot(ids.map(|(id, _)| id), head, item, intake);
+            return self.on_snapshot(ids.map(|(id, _)| id), head, levels, intake);
         }
         let Via { conn, .. } = intake.via;
         if !self.places.is_in_step(conn) {
             if self.others_in_step(conn, intake).is_empty() {
                 self.places.lead(conn, &mut self.chain);
             } else if let Some(ids) = ids {
-                self.keep(conn, ids, head, Levels::Wire(item), intake)?;
+                self.keep(conn, ids, head, levels, intake)?;
                 return self.join(intake);
             } else {
                 return Ok(None);
@@ -100,11 +109,11 @@ impl BookState {
         }
         let Some(ids) = ids else {
             self.places.lead(conn, &mut self.chain);
-            let mark = Levels::Wire(item).push(self.rows(None, head, Step::First, intake), intake.out)?;
+            let mark = levels.push(self.rows(None, head, Step::First, intake), intake.out)?;
             let is_right = self.take(None, head, Step::First, mark, intake);
             return Ok(if is_right { None } else { self.broken(intake.via.open) });
         };
-        let asked = self.offer(conn, ids, head, Levels::Wire(item), intake)?;
+        let asked = self.offer(conn, ids, head, levels, intake)?;
         Ok(self.join(intake)?.or(asked))
     }
 
@@ -162,7 +171,7 @@ impl BookState {
         &mut self,
         seq: Option<i64>,
         head: Head,
-        item: View<'_, '_>,
+        levels: Levels<'_, '_>,
         intake: &mut Intake<'_>,
     ) -> Result<Option<Conn>, FrameError> {
         let Via { conn, .. } = intake.via;
@@ -172,13 +181,13 @@ impl BookState {
             return self.join(intake);
         }
         let rows = LevelHead::new(intake.received, intake.symbol, seq, head.time, Flags::SNAPSHOT);
-        let mark = Levels::Wire(item).push(rows, intake.out)?;
+        let mark = levels.push(rows, intake.out)?;
         match seq {
             Some(seq) => self.places.restart(conn, seq, &mut self.chain),
             None => self.places.lead(conn, &mut self.chain),
         }
         self.book = head.checksum.map(|_| {
-            let mut book = Book::default();
+            let mut book = Spelled::default();
             book.extend_both(&intake.out.events.levels[mark..]);
             book
         });
@@ -376,8 +385,8 @@ impl BookState {
     }
 
     /// Whether the book, if it is kept, is what the message says.
-    fn proof(&self, head: Head, intake: &mut Intake<'_>) -> Option<bool> {
-        let (book, expected) = self.book.as_ref().zip(head.checksum)?;
+    fn proof(&mut self, head: Head, intake: &mut Intake<'_>) -> Option<bool> {
+        let (book, expected) = self.book.as_mut().zip(head.checksum)?;
         Some(intake.checksum.interleaved(book) == expected)
     }
 
@@ -416,6 +425,7 @@ impl Levels<'_, '_> {
                     .and_then(|()| rows.push_pairs(Side::Sell, "asks", item.get("asks"), out))
                     .inspect_err(|_| out.drop_levels(mark))?;
             }
+            Self::Scanned(levels) => levels.push(&rows, out),
             Self::Kept(levels) => {
                 levels.into_iter().for_each(|(side, price, qty)| rows.push(side, price, qty, out));
             }
@@ -426,7 +436,7 @@ impl Levels<'_, '_> {
     /// Gives them to be kept, and emits nothing.
     fn keep(self, rows: LevelHead, out: &mut Outbox) -> Result<Vec<(Side, Decimal, Decimal)>, FrameError> {
         match self {
-            Self::Wire(_) => {
+            Self::Wire(_) | Self::Scanned(_) => {
                 let mark = self.push(rows, out)?;
                 let levels = levels_of(&out.events.levels[mark..]);
                 out.drop_levels(mark);
@@ -441,20 +451,27 @@ fn mark_levels(mark: usize, out: &mut Outbox) {
     out.events.levels[mark..].iter_mut().for_each(|level| level.flags = level.flags.with(Flags::AFTER_GAP));
 }
 
-/// Own id and the one before, where present, and the rest of a push's element but its levels.
-fn read(item: View<'_, '_>) -> Result<(Option<(i64, i64)>, Head), FrameError> {
-    let ids = match (item.get("seqId"), item.get("prevSeqId")) {
-        (Some(_), Some(_)) => Some((item.need_int("seqId")?, item.need_int("prevSeqId")?)),
-        _ => None,
-    };
-    let checksum = match item.get("checksum") {
-        Some(_) => Some(item.need_int("checksum")?).filter(|checksum| *checksum != 0),
-        None => None,
-    };
-    let checksum = checksum.map(|checksum| {
-        i32::try_from(checksum)
-            .map_err(|_| FrameError::field("checksum", "a signed 32-bit number", &checksum.to_string()))
-    });
-    let time = item.get("ts").and_then(View::int).and_then(epoch);
-    Ok((ids, Head { time, checksum: checksum.transpose()? }))
+impl<'t, 'i> Update<'t, 'i> {
+    /// Reads one element of a push.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Field`]: ids or checksum are no numbers.
+    pub(in crate::venue) fn read(is_snapshot: bool, item: View<'t, 'i>) -> Result<Self, FrameError> {
+        let ids = match (item.get("seqId"), item.get("prevSeqId")) {
+            (Some(_), Some(_)) => Some((item.need_int("seqId")?, item.need_int("prevSeqId")?)),
+            _ => None,
+        };
+        let checksum = match item.get("checksum") {
+            Some(_) => Some(item.need_int("checksum")?).filter(|checksum| *checksum != 0),
+            None => None,
+        };
+        let checksum = checksum.map(|checksum| {
+            i32::try_from(checksum)
+                .map_err(|_| FrameError::field("checksum", "a signed 32-bit number", &checksum.to_string()))
+        });
+        let time = item.get("ts").and_then(View::int).and_then(epoch);
+        let head = Head { time, checksum: checksum.transpose()? };
+        Ok(Self { is_snapshot, ids, head, levels: Levels::Wire(item) })
+    }
 }

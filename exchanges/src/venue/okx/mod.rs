@@ -26,6 +26,7 @@ use crate::{
     metadata::Source,
     plan::{has_book, spread, streams_of},
     resync::Resyncs,
+    scan::Levels,
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
@@ -38,7 +39,7 @@ mod places;
 mod subscribe;
 mod wire;
 
-use book::{BookState, Intake};
+use book::{BookState, Intake, Update};
 use wire::Message;
 
 /// OKX.
@@ -76,6 +77,7 @@ pub(super) const OKCOIN: VenueSpec =
 /// The adapter of one lane.
 struct Okx {
     json: Json,
+    scanned: Levels,
     lane: Lane,
     checksum: Checksum,
     subscriptions: PerConn<Subscriptions>,
@@ -121,6 +123,7 @@ impl Okx {
     fn new() -> Self {
         Self {
             json: Json::new(),
+            scanned: Levels::default(),
             lane: Lane::default(),
             checksum: Checksum::default(),
             subscriptions: PerConn::default(),
@@ -235,11 +238,14 @@ impl Adapter for Okx {
         if bytes == b"pong" {
             return Ok(());
         }
-        let Self { json, lane, checksum, subscriptions, resyncs, .. } = self;
+        let Self { json, scanned, lane, checksum, subscriptions, resyncs, .. } = self;
         let subscriptions = &mut subscriptions[at.conn];
         let via = lane.conns.via(at.conn);
         let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, out };
-        let result = json.read(bytes, |root| frame.on_message(wire::read(root)?));
+        let result = match wire::scan(bytes, scanned) {
+            Some((instrument, update)) => frame.on_scanned(instrument, update),
+            None => json.read(bytes, |root| frame.on_message(wire::read(root)?)),
+        };
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
         }
@@ -320,8 +326,7 @@ impl Frame<'_> {
             Message::Push { channel, instrument, is_snapshot, data } => {
                 let Some(channel) = subscribe::channel_of(channel) else { return Ok(()) };
                 let name = instrument.ok_or_else(|| FrameError::missing("instId", "a string"))?;
-                let symbol = self.out.symbols.intern(name)?;
-                self.subscriptions.delivered(channel, symbol, self.at.received);
+                let symbol = self.delivered(channel, name)?;
                 self.on_push(channel, symbol, is_snapshot, data)
             }
             Message::Subscribed { channel, instrument } => {
@@ -343,6 +348,27 @@ impl Frame<'_> {
         }
     }
 
+    fn on_scanned(&mut self, instrument: &str, update: Update<'_, '_>) -> Result<(), FrameError> {
+        let symbol = self.delivered(Channel::Book, instrument)?;
+        self.on_book(symbol, update)
+    }
+
+    fn delivered(&mut self, channel: Channel, name: &str) -> Result<SymbolIx, FrameError> {
+        let symbol = self.out.symbols.intern(name)?;
+        self.subscriptions.delivered(channel, symbol, self.at.received);
+        Ok(symbol)
+    }
+
+    fn on_book(&mut self, symbol: SymbolIx, update: Update<'_, '_>) -> Result<(), FrameError> {
+        let Self { at, via, checksum, out, .. } = self;
+        let mut intake = Intake { symbol, received: at.received, via: *via, checksum, out };
+        let book = &mut self.lane.markets.entry(symbol).book;
+        if let Some(conn) = book.on_message(update, &mut intake)? {
+            self.resyncs[conn].want(symbol, self.at.received);
+        }
+        Ok(())
+    }
+
     fn on_push(
         &mut self,
         channel: Channel,
@@ -351,15 +377,7 @@ impl Frame<'_> {
         mut data: Items<'_, '_>,
     ) -> Result<(), FrameError> {
         match channel {
-            Channel::Book => data.try_for_each(|item| {
-                let Self { at, via, checksum, out, .. } = self;
-                let mut intake = Intake { symbol, received: at.received, via: *via, checksum, out };
-                let book = &mut self.lane.markets.entry(symbol).book;
-                if let Some(conn) = book.on_message(is_snapshot, item, &mut intake)? {
-                    self.resyncs[conn].want(symbol, self.at.received);
-                }
-                Ok(())
-            }),
+            Channel::Book => data.try_for_each(|item| self.on_book(symbol, Update::read(is_snapshot, item)?)),
             Channel::Trades => data.try_for_each(|item| {
                 let (ids, trade) = wire::trade(self.at, symbol, item)?;
                 if self.lane.markets.entry(symbol).trades.admit(self.out, symbol, self.via, ids, trade.time) {

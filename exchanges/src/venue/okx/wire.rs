@@ -2,6 +2,9 @@
 //!
 //! Source: www.okx.com/docs-v5 (order book trading, market data, WebSocket); NOTES.md has the evidence.
 
+use rust_decimal::Decimal;
+
+use super::book::{self, Head, Update};
 use crate::{
     adapter::At,
     error::FrameError,
@@ -9,6 +12,7 @@ use crate::{
     ids::SymbolIx,
     json::{Items, View},
     number,
+    scan::{Levels, Scan},
     time::epoch,
 };
 
@@ -65,6 +69,55 @@ pub(super) fn read<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameE
     Ok(Message::Push { channel, instrument: of_arg("instId"), is_snapshot, data })
 }
 
+/// Reads a frame that is one book message in the spelling it always has; `None` for any other.
+#[inline]
+pub(super) fn scan<'a>(frame: &'a [u8], levels: &'a mut Levels) -> Option<(&'a str, Update<'a, 'a>)> {
+    let mut scan = Scan::new(frame);
+    scan.step(br#"{"arg":{"channel":"books","instId":""#)?;
+    let instrument = scan.text()?;
+    scan.step(br#"},"action":""#)?;
+    let is_snapshot = scan.update_or_snapshot()?;
+    scan.step(br#","data":[{"asks":["#)?;
+    levels.clear();
+    scan.items(|scan| scan_level(scan, &mut levels.asks))?;
+    scan.step(br#","bids":["#)?;
+    scan.items(|scan| scan_level(scan, &mut levels.bids))?;
+    scan.step(br#","ts":""#)?;
+    let time = epoch(scan.int()?);
+    scan.step(br#"","checksum":"#)?;
+    let is_negative = scan.skip(b"-");
+    let checksum = i32::try_from(if is_negative { -scan.int()? } else { scan.int()? }).ok()?;
+    let ids = if scan.skip(br#","seqId":"#) {
+        let own = scan.int()?;
+        scan.step(br#","prevSeqId":"#)?;
+        Some((own, scan.int()?))
+    } else if scan.skip(br#","prevSeqId":"#) {
+        let previous = scan.int()?;
+        scan.step(br#","seqId":"#)?;
+        Some((scan.int()?, previous))
+    } else {
+        None
+    };
+    scan.step(b"}]}")?;
+    scan.end()?;
+    let head = Head { time, checksum: Some(checksum).filter(|checksum| *checksum != 0) };
+    Some((instrument, Update { is_snapshot, ids, head, levels: book::Levels::Scanned(levels) }))
+}
+
+/// `["price","quantity","0","orders"]`
+#[inline]
+fn scan_level(scan: &mut Scan<'_>, levels: &mut Vec<(Decimal, Decimal)>) -> Option<()> {
+    scan.step(br#"[""#)?;
+    let price = scan.number()?;
+    scan.step(br#"",""#)?;
+    levels.push((price, scan.number()?));
+    scan.step(br#"""#)?;
+    while scan.skip(br#",""#) {
+        scan.text()?;
+    }
+    scan.step(b"]")
+}
+
 /// One trade; the ids it covers, first and last: `trades` merges several matches into one (`count`) and
 /// gives the last one's id.
 pub(super) fn trade(at: At, symbol: SymbolIx, item: View<'_, '_>) -> Result<((i64, i64), Trade), FrameError> {
@@ -108,4 +161,57 @@ pub(super) fn quote(at: At, symbol: SymbolIx, item: View<'_, '_>) -> Result<Quot
         ask,
         seq: item.get("seqId").and_then(View::int),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPDATE: &str = r#"{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"update","data":[{"asks":[["8476.98","415","0","13"],["8477","0","0","0"]],"bids":[["8476.97","256.10","0","12"]],"ts":"1597026383085","checksum":-855196043}]}"#;
+
+    #[test]
+    fn a_book_message_as_the_venue_spells_it_is_scanned() {
+        let mut levels = Levels::default();
+        let read = |frame: &str, levels: &mut Levels| {
+            let (instrument, Update { is_snapshot, ids, head, .. }) = scan(frame.as_bytes(), levels)?;
+            Some((instrument == "BTC-USDT", is_snapshot, ids, head.time.map(|time| time.0), head.checksum))
+        };
+        let time = Some(1_597_026_383_085_000);
+        assert_eq!(read(UPDATE, &mut levels), Some((true, false, None, time, Some(-855_196_043))));
+        let shown = |levels: &[(Decimal, Decimal)]| {
+            levels.iter().map(|(price, qty)| format!("{price}:{qty}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!((&*shown(&levels.bids), &*shown(&levels.asks)), ("8476.97:256.10", "8476.98:415 8477:0"));
+        for (ids, said) in [(r#","seqId":7,"prevSeqId":5"#, (7, 5)), (r#","prevSeqId":5,"seqId":7"#, (7, 5))] {
+            let numbered = UPDATE.replace("-855196043", &format!("0{ids}"));
+            assert_eq!(read(&numbered, &mut levels), Some((true, false, Some(said), time, None)));
+        }
+        let snapshot = UPDATE.replace("\"update\"", "\"snapshot\"");
+        assert_eq!(read(&snapshot, &mut levels), Some((true, true, None, time, Some(-855_196_043))));
+    }
+
+    #[test]
+    fn any_other_spelling_is_left_to_the_parser() {
+        let mut levels = Levels::default();
+        for (from, to) in [
+            ("{\"arg\"", " {\"arg\""),
+            ("\"books\"", "\"books5\""),
+            ("\"415\"", "415"),
+            ("\"415\"", "\"-415\""),
+            ("\"415\"", "\"4.15e2\""),
+            ("\"13\"", "\"1\\n3\""),
+            ("-855196043", "-0855196043"),
+            ("-855196043", "4294967296"),
+            ("BTC-USDT", "BTC\u{e9}USDT"),
+            ("\"ts\"", "\"a\":1,\"ts\""),
+            ("}]}", "},{}]}"),
+        ] {
+            let other = UPDATE.replacen(from, to, 1);
+            assert_ne!(other, UPDATE);
+            assert!(scan(other.as_bytes(), &mut levels).is_none(), "{other}");
+        }
+        for cut in 0..UPDATE.len() {
+            assert!(scan(&UPDATE.as_bytes()[..cut], &mut levels).is_none());
+        }
+    }
 }

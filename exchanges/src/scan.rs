@@ -1,0 +1,118 @@
+//! Frames of one known spelling, read in one pass without a tape.
+//!
+//! A venue's most frequent message is written by one program, always in one order and without spaces. A [`Scan`] reads
+//! exactly that, and gives up (`None`) at the first byte that is anything else. It changes nothing, so the frame is then
+//! read as any other is, errors included; what a scan accepts must mean the same there. A frame that begins with a space
+//! is never accepted: this is how tests compare the two ways.
+
+use rust_decimal::Decimal;
+
+use crate::{
+    adapter::Outbox,
+    event::Side,
+    levels::LevelHead,
+    number::{self, FAST_BYTES_MAX},
+};
+
+/// What is left of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scan<'a>(&'a [u8]);
+
+/// Levels of one message: price and quantity, in the order they came. Its memory is reused.
+#[derive(Debug, Default)]
+pub(crate) struct Levels {
+    pub(crate) bids: Vec<(Decimal, Decimal)>,
+    pub(crate) asks: Vec<(Decimal, Decimal)>,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn new(frame: &'a [u8]) -> Self {
+        Self(frame)
+    }
+
+    /// Steps over `text`, which must come next.
+    #[inline]
+    pub(crate) fn step<const N: usize>(&mut self, text: &[u8; N]) -> Option<()> {
+        let (next, rest) = self.0.split_first_chunk::<N>()?;
+        (next == text).then(|| self.0 = rest)
+    }
+
+    /// Steps over `text` if it comes next.
+    #[inline]
+    pub(crate) fn skip<const N: usize>(&mut self, text: &[u8; N]) -> bool {
+        self.step(text).is_some()
+    }
+
+    /// The rest of a string whose quote was stepped over, and its end. Only printable ASCII without escapes.
+    #[inline]
+    pub(crate) fn text(&mut self) -> Option<&'a str> {
+        let len = self.0.iter().position(|byte| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\'))?;
+        let (text, rest) = self.0.split_at(len);
+        self.0 = rest.strip_prefix(b"\"")?;
+        std::str::from_utf8(text).ok()
+    }
+
+    /// As [`text`](Self::text): `snapshot` gives `true`, `update` `false`.
+    #[inline]
+    pub(crate) fn update_or_snapshot(&mut self) -> Option<bool> {
+        match self.skip(br#"update""#) {
+            true => Some(false),
+            false => self.step(br#"snapshot""#).map(|()| true),
+        }
+    }
+
+    /// Elements up to the end of their array, whose beginning was stepped over; `one` reads one of them.
+    #[inline]
+    pub(crate) fn items(&mut self, mut one: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        if self.skip(b"]") {
+            return Some(());
+        }
+        loop {
+            one(self)?;
+            if !self.skip(b",") {
+                return self.step(b"]");
+            }
+        }
+    }
+
+    /// A number of plain digits, with a dot among them or not.
+    #[inline]
+    pub(crate) fn number(&mut self) -> Option<Decimal> {
+        let (number, len) = number::plain(self.0)?;
+        self.0 = &self.0[len..];
+        Some(number)
+    }
+
+    /// A whole number of plain digits, the first of several not zero.
+    #[inline]
+    pub(crate) fn int(&mut self) -> Option<i64> {
+        let (mut value, mut len) = (0_i64, 0);
+        let begins_with_zero = self.0.first() == Some(&b'0');
+        while let Some(digit) = self.0.get(len).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+            value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
+            len += 1;
+        }
+        self.0 = &self.0[len..];
+        (len > 0 && len < FAST_BYTES_MAX && (len == 1 || !begins_with_zero)).then_some(value)
+    }
+
+    /// Nothing must be left.
+    pub(crate) fn end(self) -> Option<()> {
+        self.0.is_empty().then_some(())
+    }
+}
+
+impl Levels {
+    pub(crate) fn clear(&mut self) {
+        self.bids.clear();
+        self.asks.clear();
+    }
+
+    /// Emits them, bids first.
+    #[inline]
+    pub(crate) fn push(&self, head: &LevelHead, out: &mut Outbox) {
+        for (side, levels) in [(Side::Buy, &self.bids), (Side::Sell, &self.asks)] {
+            levels.iter().for_each(|(price, qty)| head.push(side, *price, *qty, out));
+        }
+    }
+}
