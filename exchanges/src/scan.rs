@@ -75,6 +75,30 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// `["price","quantity"]`; further texts are passed over.
+    #[inline]
+    pub(crate) fn level(&mut self) -> Option<(Decimal, Decimal)> {
+        self.step(br#"[""#)?;
+        let price = self.number()?;
+        self.step(br#"",""#)?;
+        let qty = self.number()?;
+        self.step(br#"""#)?;
+        while self.skip(br#",""#) {
+            self.text()?;
+        }
+        self.step(b"]")?;
+        Some((price, qty))
+    }
+
+    /// An array of [`level`](Self::level)s whose beginning was stepped over.
+    #[inline]
+    pub(crate) fn levels(&mut self, levels: &mut Vec<(Decimal, Decimal)>) -> Option<()> {
+        self.items(|scan| {
+            levels.push(scan.level()?);
+            Some(())
+        })
+    }
+
     /// A number of plain digits, with a dot among them or not.
     #[inline]
     pub(crate) fn number(&mut self) -> Option<Decimal> {

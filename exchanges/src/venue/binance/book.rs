@@ -97,7 +97,7 @@ impl BookState {
                 Next::Nothing
             });
         }
-        let head = Head { previous, last_id, time: delta.fields.time(), received: at.received };
+        let head = Head { previous, last_id, time: delta.time, received: at.received };
         if self.chain.must_wait(previous, via.others()) {
             self.hold(head, symbol, delta, out)?;
             self.chain.reached(via.conn, last_id);
@@ -282,6 +282,5 @@ fn level_head(symbol: SymbolIx, head: Head, flags: Flags) -> LevelHead {
 }
 
 fn push_levels(head: LevelHead, delta: &DepthWire<'_, '_>, mark: usize, out: &mut Outbox) -> Result<(), FrameError> {
-    let pushed = head.push_pairs(Side::Buy, "b", delta.fields.bid, out);
-    pushed.and_then(|()| head.push_pairs(Side::Sell, "a", delta.fields.ask, out)).inspect_err(|_| out.drop_levels(mark))
+    delta.push(&head, out).inspect_err(|_| out.drop_levels(mark))
 }

@@ -22,6 +22,7 @@ use crate::{
     metadata::Source,
     number,
     plan::{has, has_book, spread, streams_of},
+    scan::Levels,
     subscription::Subscriptions,
     symbols::Symbols,
     trades::TradeIds,
@@ -177,6 +178,7 @@ impl Flavor {
 struct Binance {
     flavor: Flavor,
     json: Json,
+    scanned: Levels,
     lane: Lane,
     requests: PerConn<subscribe::Requests>,
     snapshots: snapshot::Snapshots,
@@ -211,6 +213,7 @@ impl Binance {
         Self {
             flavor,
             json: Json::new(),
+            scanned: Levels::default(),
             lane: Lane::default(),
             requests: PerConn::default(),
             snapshots: snapshot::Snapshots::default(),
@@ -367,10 +370,10 @@ impl Adapter for Binance {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { flavor, json, lane, requests, snapshots, backfills, subscriptions } = self;
+        let Self { flavor, json, scanned, lane, requests, snapshots, backfills, subscriptions } = self;
         let (requests, subscriptions) = (&mut requests[at.conn], &mut subscriptions[at.conn]);
         let via = lane.conns.via(at.conn);
-        let result = json.read(bytes, |root| match wire::read(root)? {
+        let on_message = |message: Message<'_, '_>| match message {
             Message::Depth(delta) => {
                 let symbol = out.symbols.intern(delta.symbol)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
@@ -409,7 +412,11 @@ impl Adapter for Binance {
                 Ok(())
             }
             Message::Other => Ok(()),
-        });
+        };
+        let result = match wire::scan(bytes, scanned) {
+            Some(delta) => on_message(Message::Depth(delta)),
+            None => json.read(bytes, |root| on_message(wire::read(root)?)),
+        };
         if self.backfills.is_due() {
             self.send_backfills(out);
         }

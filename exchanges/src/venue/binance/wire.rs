@@ -9,7 +9,17 @@
 //! Sources: github.com/binance/binance-spot-api-docs `web-socket-streams.md`; developers.binance.com,
 //! "USD-M / COIN-M futures, WebSocket market streams". NOTES.md has the evidence for each field.
 
-use crate::{error::FrameError, ids::Micros, json::View, number, time::epoch};
+use crate::{
+    adapter::Outbox,
+    error::FrameError,
+    event::Side,
+    ids::Micros,
+    json::View,
+    levels::LevelHead,
+    number,
+    scan::{Levels, Scan},
+    time::epoch,
+};
 
 /// What a frame is.
 #[derive(Debug)]
@@ -44,7 +54,16 @@ pub(super) struct DepthWire<'t, 'i> {
     pub(super) last_id: i64,
     /// `pu`: futures only.
     pub(super) previous_id: Option<i64>,
-    pub(super) fields: Fields<'t, 'i>,
+    /// As [`Fields::time`].
+    pub(super) time: Option<Micros>,
+    levels: DepthLevels<'t, 'i>,
+}
+
+/// The levels of a delta, as they were read.
+#[derive(Debug)]
+enum DepthLevels<'t, 'i> {
+    Tape { bids: Option<View<'t, 'i>>, asks: Option<View<'t, 'i>> },
+    Scanned(&'t Levels),
 }
 
 /// `bookTicker`.
@@ -99,6 +118,42 @@ pub(super) fn read<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameE
     read_event(stream, data)
 }
 
+/// Reads a frame of a combined stream that is one delta in the spelling it always has; `None` for any other.
+///
+/// ```text
+/// {"stream":"..","data":{"e":"depthUpdate","E":..,"s":"..","U":..,"u":..,"b":[..],"a":[..]}}                          spot
+/// {"stream":"..","data":{"e":"depthUpdate","E":..,"T":..,"s":"..","ps":"..","U":..,"u":..,"pu":..,"b":[..],"a":[..]}} futures;
+///                                                                                                            `ps` COIN-M
+/// ```
+#[inline]
+pub(super) fn scan<'a>(frame: &'a [u8], levels: &'a mut Levels) -> Option<DepthWire<'a, 'a>> {
+    let mut scan = Scan::new(frame);
+    scan.step(br#"{"stream":""#)?;
+    let stream = scan.text()?;
+    scan.step(br#","data":{"e":"depthUpdate","E":"#)?;
+    let event_time = scan.int()?;
+    let time = if scan.skip(br#","T":"#) { scan.int()? } else { event_time };
+    scan.step(br#","s":""#)?;
+    let symbol = scan.text()?;
+    if scan.skip(br#","ps":""#) {
+        scan.text()?;
+    }
+    scan.step(br#","U":"#)?;
+    let first_id = scan.int()?;
+    scan.step(br#","u":"#)?;
+    let last_id = scan.int()?;
+    let previous_id = if scan.skip(br#","pu":"#) { Some(scan.int()?) } else { None };
+    levels.clear();
+    scan.step(br#","b":["#)?;
+    scan.levels(&mut levels.bids)?;
+    scan.step(br#","a":["#)?;
+    scan.levels(&mut levels.asks)?;
+    scan.step(b"}}")?;
+    scan.end()?;
+    let (time, levels) = (epoch(time), DepthLevels::Scanned(levels));
+    (!is_partial_book(stream)).then_some(DepthWire { symbol, first_id, last_id, previous_id, time, levels })
+}
+
 #[inline]
 fn read_event<'t, 'i>(stream: &str, data: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameError> {
     let fields = Fields::read(data);
@@ -109,7 +164,8 @@ fn read_event<'t, 'i>(stream: &str, data: View<'t, 'i>) -> Result<Message<'t, 'i
             first_id: fields.first_id.need("U")?,
             last_id: fields.last_id.need("u")?,
             previous_id: fields.previous_id.map(|id| Some(id).need("pu")).transpose()?,
-            fields,
+            time: fields.time(),
+            levels: DepthLevels::Tape { bids: fields.bid, asks: fields.ask },
         })),
         Some("bookTicker") => Ok(Message::Quote(QuoteWire { symbol: fields.symbol()?, fields })),
         Some("trade") => Ok(Message::Trade(TradeWire {
@@ -149,6 +205,27 @@ fn read_answer<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameError
     };
     let id = root.get("id").and_then(View::int).unwrap_or(NO_ID);
     Ok(Message::Answer { id, refusal })
+}
+
+impl DepthWire<'_, '_> {
+    /// Emits the levels. The caller drops what was pushed on an error.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Field`]: a side is missing, or a level is no level.
+    #[inline]
+    pub(super) fn push(&self, head: &LevelHead, out: &mut Outbox) -> Result<(), FrameError> {
+        match &self.levels {
+            DepthLevels::Tape { bids, asks } => {
+                head.push_pairs(Side::Buy, "b", *bids, out)?;
+                head.push_pairs(Side::Sell, "a", *asks, out)
+            }
+            DepthLevels::Scanned(levels) => {
+                levels.push(head, out);
+                Ok(())
+            }
+        }
+    }
 }
 
 impl<'t, 'i> Fields<'t, 'i> {
@@ -257,3 +334,52 @@ fn is_known(kind: &str) -> bool {
 
 /// An answer without an id: to a message the venue could not read.
 const NO_ID: i64 = -1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USDM: &str = r#"{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate","E":1723161256299,"T":1723161256298,"s":"BTCUSDT","U":7,"u":9,"pu":6,"b":[["58710.20","0.014"],["61496.50","0"]],"a":[]}}"#;
+
+    #[test]
+    fn a_delta_as_each_venue_spells_it_is_scanned() {
+        let spot = USDM.replace(r#""T":1723161256298,"#, "").replace(r#""pu":6,"#, "");
+        let coinm = USDM.replace(r#""U":7"#, r#""ps":"BTCUSD","U":7"#);
+        for (frame, previous_id, millis) in
+            [(USDM, Some(6), 1_723_161_256_298), (&spot, None, 1_723_161_256_299), (&coinm, Some(6), 1_723_161_256_298)]
+        {
+            let mut levels = Levels::default();
+            let delta = scan(frame.as_bytes(), &mut levels).unwrap();
+            assert_eq!((delta.symbol, delta.first_id, delta.last_id), ("BTCUSDT", 7, 9), "{frame}");
+            assert_eq!((delta.previous_id, delta.time), (previous_id, epoch(millis)), "{frame}");
+            let shown: Vec<_> = levels.bids.iter().map(|(price, qty)| format!("{price}:{qty}")).collect();
+            assert_eq!(shown, ["58710.20:0.014", "61496.50:0"]);
+            assert!(levels.asks.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_other_spelling_is_left_to_the_parser() {
+        let mut levels = Levels::default();
+        for (from, to) in [
+            ("{\"stream\"", " {\"stream\""),
+            ("@depth@0ms", "@depth5@100ms"),
+            ("depthUpdate", "trade"),
+            ("\"0.014\"", "0.014"),
+            ("\"0.014\"", "\"-0.014\""),
+            ("\"0.014\"", "\"1.4e-2\""),
+            ("\"U\":7", "\"U\":\"7\""),
+            ("\"U\":7", "\"U\":07"),
+            ("\"U\":7", "\"U\":7.0"),
+            ("\"s\"", "\"x\":1,\"s\""),
+            ("]}}", "]}} "),
+        ] {
+            let other = USDM.replacen(from, to, 1);
+            assert_ne!(other, USDM);
+            assert!(scan(other.as_bytes(), &mut levels).is_none(), "{other}");
+        }
+        for cut in 0..USDM.len() {
+            assert!(scan(&USDM.as_bytes()[..cut], &mut levels).is_none());
+        }
+    }
+}

@@ -19,7 +19,7 @@ use crate::{
     event::{Cause, Channel, Flags, Side, Trade},
     ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
-    json::{Items, Json, View},
+    json::{Json, View},
     lane_conns::LaneConns,
     levels::LevelHead,
     metadata::Source,
@@ -37,7 +37,7 @@ mod subscribe;
 mod wire;
 
 use book::BookState;
-use wire::{Fill, Message};
+use wire::{Change, Changes, Fill, Message};
 
 /// Coinbase Exchange.
 pub(super) const SPEC: VenueSpec = VenueSpec {
@@ -70,6 +70,7 @@ pub(super) const SPEC: VenueSpec = VenueSpec {
 /// The adapter of one lane.
 struct Coinbase {
     json: Json,
+    scanned: Vec<Change>,
     lane: Lane,
     subscriptions: PerConn<Subscriptions>,
     asked: PerConn<subscribe::Asked>,
@@ -98,6 +99,7 @@ impl Coinbase {
     fn new() -> Self {
         Self {
             json: Json::new(),
+            scanned: Vec::new(),
             lane: Lane::default(),
             subscriptions: PerConn::default(),
             asked: PerConn::default(),
@@ -230,10 +232,10 @@ impl Adapter for Coinbase {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { json, lane, subscriptions, asked, backfills, .. } = self;
+        let Self { json, scanned, lane, subscriptions, asked, backfills, .. } = self;
         let (subscriptions, asked) = (&mut subscriptions[at.conn], &mut asked[at.conn]);
         let via = lane.conns.via(at.conn);
-        let result = json.read(bytes, |root| match wire::read(root)? {
+        let mut on_message = |message: Message<'_, '_>| match message {
             Message::Update { product, time, changes } => {
                 let symbol = out.symbols.intern(product)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
@@ -276,7 +278,11 @@ impl Adapter for Coinbase {
                 Err(FrameError::Refused { what: "a subscription".into(), reason })
             }
             Message::Other => Ok(()),
-        });
+        };
+        let result = match wire::scan(bytes, scanned) {
+            Some((product, time)) => on_message(Message::Update { product, time, changes: Changes::Scanned(scanned) }),
+            None => json.read(bytes, |root| on_message(wire::read(root)?)),
+        };
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
         }
@@ -373,20 +379,12 @@ impl Market {
         via: Via,
         symbol: SymbolIx,
         venue_time: Option<Micros>,
-        changes: Items<'_, '_>,
+        changes: Changes<'_, '_>,
         out: &mut Outbox,
     ) -> Result<(), FrameError> {
         let head = LevelHead::new(at.received, symbol, None, venue_time, self.book.flags());
         let mark = out.level_mark();
-        for item in changes {
-            match wire::change(item) {
-                Ok((side, price, qty)) => head.push(side, price, qty, out),
-                Err(error) => {
-                    out.drop_levels(mark);
-                    return Err(error);
-                }
-            }
-        }
+        changes.push(&head, out).inspect_err(|_| out.drop_levels(mark))?;
         self.book.on_update(at, via, symbol, venue_time, mark, out);
         Ok(())
     }

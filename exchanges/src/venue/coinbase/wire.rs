@@ -5,11 +5,15 @@
 use rust_decimal::Decimal;
 
 use crate::{
+    adapter::Outbox,
     error::FrameError,
     event::Side,
     ids::Micros,
     json::{Items, View},
-    number, time,
+    levels::LevelHead,
+    number,
+    scan::Scan,
+    time,
 };
 
 /// What a frame is.
@@ -26,7 +30,7 @@ pub(super) enum Message<'t, 'i> {
     Update {
         product: &'i str,
         time: Option<Micros>,
-        changes: Items<'t, 'i>,
+        changes: Changes<'t, 'i>,
     },
     /// `last_trade_id` is `None` when the venue does not say (it writes 0).
     Heartbeat {
@@ -42,6 +46,16 @@ pub(super) enum Message<'t, 'i> {
     /// A documented message of a channel that is not recorded.
     Other,
 }
+
+/// The changes of an update, as they were read.
+#[derive(Debug)]
+pub(super) enum Changes<'t, 'i> {
+    Tape(Items<'t, 'i>),
+    Scanned(&'t [Change]),
+}
+
+/// Side, price and new quantity of one change.
+pub(super) type Change = (Side, Decimal, Decimal);
 
 /// One trade.
 #[derive(Debug)]
@@ -72,7 +86,7 @@ pub(super) fn read<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameE
         "l2update" => Ok(Message::Update {
             product: root.need_text("product_id")?,
             time: optional_time(root)?,
-            changes: root.need_items("changes")?,
+            changes: Changes::Tape(root.need_items("changes")?),
         }),
         "match" | "last_match" => Ok(Message::Match(MatchWire::read(root)?)),
         "heartbeat" => Ok(Message::Heartbeat {
@@ -99,6 +113,34 @@ pub(super) fn read<'t, 'i>(root: View<'t, 'i>) -> Result<Message<'t, 'i>, FrameE
     }
 }
 
+/// Reads a frame that is one update in the spelling it always has: its product, its time and, in `changes`, its levels;
+/// `None` for any other.
+#[inline]
+pub(super) fn scan<'a>(frame: &'a [u8], changes: &mut Vec<Change>) -> Option<(&'a str, Option<Micros>)> {
+    let mut scan = Scan::new(frame);
+    scan.step(br#"{"type":"l2update","product_id":""#)?;
+    let product = scan.text()?;
+    scan.step(br#","changes":["#)?;
+    changes.clear();
+    scan.items(|scan| {
+        let side = if scan.skip(br#"["buy",""#) {
+            Side::Buy
+        } else {
+            scan.step(br#"["sell",""#)?;
+            Side::Sell
+        };
+        let price = scan.number()?;
+        scan.step(br#"",""#)?;
+        changes.push((side, price, scan.number()?));
+        scan.step(br#""]"#)
+    })?;
+    scan.step(br#","time":""#)?;
+    let time = time::rfc3339("time", scan.text()?).ok()?;
+    scan.step(b"}")?;
+    scan.end()?;
+    Some((product, Some(time)))
+}
+
 impl<'i> MatchWire<'i> {
     fn read(root: View<'_, 'i>) -> Result<Self, FrameError> {
         Ok(Self { product: root.need_text("product_id")?, fill: Fill::read(root)? })
@@ -121,9 +163,26 @@ impl Fill {
     }
 }
 
-/// One change of an update: side, price, new quantity.
+impl Changes<'_, '_> {
+    /// Emits them. The caller drops what was pushed on an error.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Field`]: a change is none.
+    pub(super) fn push(self, head: &LevelHead, out: &mut Outbox) -> Result<(), FrameError> {
+        let mut push = |(side, price, qty): Change| head.push(side, price, qty, out);
+        match self {
+            Self::Tape(mut items) => items.try_for_each(|item| change(item).map(&mut push)),
+            Self::Scanned(changes) => {
+                changes.iter().copied().for_each(push);
+                Ok(())
+            }
+        }
+    }
+}
+
 #[inline]
-pub(super) fn change(change: View<'_, '_>) -> Result<(Side, Decimal, Decimal), FrameError> {
+fn change(change: View<'_, '_>) -> Result<Change, FrameError> {
     const RULE: &str = "side, price and size as strings";
     let mut texts = change.items().into_iter().flatten().map(View::text);
     let (Some(Some(side)), Some(Some(price)), Some(Some(qty))) = (texts.next(), texts.next(), texts.next()) else {
@@ -143,4 +202,42 @@ fn book_side(text: &str) -> Result<Side, FrameError> {
 /// Snapshots had no time in 2021 and have one today.
 fn optional_time(root: View<'_, '_>) -> Result<Option<Micros>, FrameError> {
     root.get("time").and_then(View::text).map(|text| time::rfc3339("time", text)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPDATE: &str = r#"{"type":"l2update","product_id":"SKL-BTC","changes":[["sell","0.00001306","660.5"],["buy","0.00001300","0"]],"time":"2021-04-17T16:43:37.075687Z"}"#;
+
+    #[test]
+    fn an_update_as_the_venue_spells_it_is_scanned() {
+        let mut changes = Vec::new();
+        let time = Some(Micros(1_618_677_817_075_687));
+        assert_eq!(scan(UPDATE.as_bytes(), &mut changes), Some(("SKL-BTC", time)));
+        let shown: Vec<_> = changes.iter().map(|(side, price, qty)| format!("{side:?} {price} {qty}")).collect();
+        assert_eq!(shown, ["Sell 0.00001306 660.5", "Buy 0.00001300 0"]);
+    }
+
+    #[test]
+    fn any_other_spelling_is_left_to_the_parser() {
+        let mut changes = Vec::new();
+        for (from, to) in [
+            ("{\"type\"", " {\"type\""),
+            ("\"660.5\"", "660.5"),
+            ("\"660.5\"", "\"-660.5\""),
+            ("\"660.5\"", "\"660.5\",\"1\""),
+            ("sell", "hold"),
+            ("SKL-BTC", "SKL\\u002dBTC"),
+            ("16:43", "16-43"),
+            (",\"time\"", ",\"x\":1,\"time\""),
+        ] {
+            let other = UPDATE.replacen(from, to, 1);
+            assert_ne!(other, UPDATE);
+            assert!(scan(other.as_bytes(), &mut changes).is_none(), "{other}");
+        }
+        for cut in 0..UPDATE.len() {
+            assert!(scan(&UPDATE.as_bytes()[..cut], &mut changes).is_none());
+        }
+    }
 }

@@ -2,8 +2,6 @@
 //!
 //! Source: www.okx.com/docs-v5 (order book trading, market data, WebSocket); NOTES.md has the evidence.
 
-use rust_decimal::Decimal;
-
 use super::book::{self, Head, Update};
 use crate::{
     adapter::At,
@@ -79,9 +77,9 @@ pub(super) fn scan<'a>(frame: &'a [u8], levels: &'a mut Levels) -> Option<(&'a s
     let is_snapshot = scan.update_or_snapshot()?;
     scan.step(br#","data":[{"asks":["#)?;
     levels.clear();
-    scan.items(|scan| scan_level(scan, &mut levels.asks))?;
+    scan.levels(&mut levels.asks)?;
     scan.step(br#","bids":["#)?;
-    scan.items(|scan| scan_level(scan, &mut levels.bids))?;
+    scan.levels(&mut levels.bids)?;
     scan.step(br#","ts":""#)?;
     let time = epoch(scan.int()?);
     scan.step(br#"","checksum":"#)?;
@@ -102,20 +100,6 @@ pub(super) fn scan<'a>(frame: &'a [u8], levels: &'a mut Levels) -> Option<(&'a s
     scan.end()?;
     let head = Head { time, checksum: Some(checksum).filter(|checksum| *checksum != 0) };
     Some((instrument, Update { is_snapshot, ids, head, levels: book::Levels::Scanned(levels) }))
-}
-
-/// `["price","quantity","0","orders"]`
-#[inline]
-fn scan_level(scan: &mut Scan<'_>, levels: &mut Vec<(Decimal, Decimal)>) -> Option<()> {
-    scan.step(br#"[""#)?;
-    let price = scan.number()?;
-    scan.step(br#"",""#)?;
-    levels.push((price, scan.number()?));
-    scan.step(br#"""#)?;
-    while scan.skip(br#",""#) {
-        scan.text()?;
-    }
-    scan.step(b"]")
 }
 
 /// One trade; the ids it covers, first and last: `trades` merges several matches into one (`count`) and
@@ -165,6 +149,8 @@ pub(super) fn quote(at: At, symbol: SymbolIx, item: View<'_, '_>) -> Result<Quot
 
 #[cfg(test)]
 mod tests {
+    use rust_decimal::Decimal;
+
     use super::*;
 
     const UPDATE: &str = r#"{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"update","data":[{"asks":[["8476.98","415","0","13"],["8477","0","0","0"]],"bids":[["8476.97","256.10","0","12"]],"ts":"1597026383085","checksum":-855196043}]}"#;
