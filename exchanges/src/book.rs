@@ -68,12 +68,24 @@ impl<N: Copy + Default> Book<N> {
     /// Sets the quantity at a price; zero removes the level.
     #[inline]
     pub fn set(&mut self, side: Side, price: Decimal, qty: Decimal) {
-        let Ladder { levels, cut } = self.ladder_mut(side);
-        match (find(side, &levels[*cut..], price), qty.is_zero()) {
-            (Ok(at), true) => drop(levels.remove(*cut + at)),
-            (Ok(at), false) => levels[*cut + at] = (price, qty, N::default()),
-            (Err(_), true) => {}
-            (Err(at), false) => levels.insert(*cut + at, (price, qty, N::default())),
+        let ladder = self.ladder_mut(side);
+        ladder.set(side, price, qty, ladder.levels.len());
+    }
+
+    /// [`set`](Self::set)s the levels of a message. Cheapest when each side's come best first, as most venues send them:
+    /// each is then looked for from the one before on.
+    #[inline]
+    pub fn apply(&mut self, levels: &[Level]) {
+        let mut before: [Option<(Decimal, usize)>; 2] = [None; 2];
+        for level in levels {
+            let Level { side, price, qty, .. } = *level;
+            let ladder = self.ladder_mut(side);
+            let before = &mut before[usize::from(side == Side::Sell)];
+            let end = match *before {
+                Some((better, at)) if towards_best(side, price, better) == Ordering::Less => at,
+                Some(_) | None => ladder.levels.len(),
+            };
+            *before = Some((price, ladder.set(side, price, qty, end)));
         }
     }
 
@@ -132,6 +144,26 @@ impl<N: Copy> Ladder<N> {
     fn clear(&mut self) {
         self.levels.clear();
         self.cut = 0;
+    }
+
+    /// Sets the quantity at a price, which is to be found or put before `end`. Gives where worse prices end.
+    #[inline]
+    fn set(&mut self, side: Side, price: Decimal, qty: Decimal, end: usize) -> usize
+    where
+        N: Default,
+    {
+        let Self { levels, cut } = self;
+        let (found, at) = match find(side, &levels[*cut..end], price) {
+            Ok(at) => (true, *cut + at),
+            Err(at) => (false, *cut + at),
+        };
+        match (found, qty.is_zero()) {
+            (true, true) => drop(levels.remove(at)),
+            (true, false) => levels[at] = (price, qty, N::default()),
+            (false, true) => {}
+            (false, false) => levels.insert(at, (price, qty, N::default())),
+        }
+        at
     }
 
     /// Keeps the best `depth` levels.
@@ -226,9 +258,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{
+        event::Flags,
+        ids::{Micros, SymbolIx},
+    };
 
     fn text(book: &Book, side: Side) -> Vec<String> {
         book.levels(side).map(|(price, qty)| format!("{price}:{qty}")).collect()
+    }
+
+    fn level(side: Side, price: u32, qty: u32) -> Level {
+        let (price, qty) = (price.into(), qty.into());
+        Level { frame: 0, symbol: SymbolIx(0), side, flags: Flags::NONE, time: Micros(0), price, qty, seq: None }
     }
 
     fn d(text: &str) -> Decimal {
@@ -295,17 +336,48 @@ mod tests {
             prop_assert!(book.bids.levels.len() <= 2 * depth + CUT_SLACK + 1);
         }
 
+        /// Whatever is on which side and in which order, best first or not.
+        #[test]
+        fn a_message_at_once_gives_what_its_levels_give_one_by_one(
+            messages in proptest::collection::vec(
+                (proptest::collection::vec((any::<bool>(), 0u32..40, 0u32..3), 0..12), 0u8..4),
+                0..20,
+            ),
+            depth in 1usize..30,
+        ) {
+            let (mut one_by_one, mut at_once) = (Book::<()>::default(), Book::<()>::default());
+            for (changes, order) in messages {
+                let side = |is_bid| if is_bid { Side::Buy } else { Side::Sell };
+                let mut levels: Vec<_> =
+                    changes.into_iter().map(|(is_bid, price, qty)| level(side(is_bid), price, qty)).collect();
+                match order {
+                    0 => levels.sort_by_key(|level| level.price),
+                    1 => levels.sort_by_key(|level| std::cmp::Reverse(level.price)),
+                    _ => {}
+                }
+                levels.iter().for_each(|level| one_by_one.set(level.side, level.price, level.qty));
+                at_once.apply(&levels);
+                one_by_one.truncate(depth);
+                at_once.truncate(depth);
+                prop_assert_eq!(&at_once, &one_by_one);
+            }
+        }
+
         /// A map from price to quantity, where zero removes, is the model.
         #[test]
         fn any_changes_give_what_a_map_gives(changes in proptest::collection::vec((0u32..20, 0u32..3), 0..80), cut in 0usize..80) {
             let (snapshot, updates) = changes.split_at(cut.min(changes.len()));
             let mut book = Book::<()>::default();
             book.extend(Side::Sell, snapshot.iter().map(|(price, qty)| ((*price).into(), (*qty).into())));
+            let mut at_once = book.clone();
             let mut model: BTreeMap<u32, u32> = snapshot.iter().copied().collect();
             for (price, qty) in updates {
                 book.set(Side::Sell, (*price).into(), (*qty).into());
                 model.insert(*price, *qty);
             }
+            let levels: Vec<_> = updates.iter().map(|(price, qty)| level(Side::Sell, *price, *qty)).collect();
+            at_once.apply(&levels);
+            prop_assert_eq!(&at_once, &book);
             model.retain(|_, qty| *qty != 0);
             let expected: Vec<(Decimal, Decimal)> = model.iter().map(|(price, qty)| ((*price).into(), (*qty).into())).collect();
             prop_assert_eq!(book.levels(Side::Sell).collect::<Vec<_>>(), expected);

@@ -197,7 +197,7 @@ impl<K: Clone> Replica<K> {
                 self.deltas_ignored_old += 1;
             }
             State::Live => {
-                levels.iter().for_each(|level| self.book.set(level.side, level.price, level.qty));
+                self.book.apply(levels);
                 self.deltas_applied += 1;
                 self.cut();
             }

@@ -120,6 +120,12 @@ impl<'a> Scan<'a> {
         (len > 0 && len < FAST_BYTES_MAX && (len == 1 || !begins_with_zero)).then_some(value)
     }
 
+    /// As [`int`](Self::int), behind a minus or not.
+    #[inline]
+    pub(crate) fn signed(&mut self) -> Option<i64> {
+        if self.skip(b"-") { self.int().map(|value| -value) } else { self.int() }
+    }
+
     /// Nothing must be left.
     pub(crate) fn end(self) -> Option<()> {
         self.0.is_empty().then_some(())

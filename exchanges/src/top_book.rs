@@ -186,7 +186,7 @@ impl Kept {
         }
         let time = levels.first().filter(|level| !level.flags.has(Flags::VENUE_TIME_BAD)).map(|level| level.time);
         let row = time.and_then(|time| self.tick(time, plan)).map(|time| self.row(message.symbol, time, plan.depth));
-        levels.iter().for_each(|level| self.book.set(level.side, level.price, level.qty));
+        self.book.apply(levels);
         self.seq = message.last_id.or(self.seq);
         self.cut();
         row

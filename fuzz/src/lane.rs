@@ -94,7 +94,7 @@ impl Lane {
         let at = At { pos: self.whole.next(), received: Nanos(self.clock), conn };
         self.whole.apply(at, kind, &mut bytes.clone());
         let mut spaced = bytes.clone();
-        if matches!(kind, Kind::Text | Kind::Binary) && bytes.first() == Some(&b'{') {
+        if matches!(kind, Kind::Text | Kind::Binary) && matches!(bytes.first(), Some(b'{' | b'[')) {
             spaced.insert(0, b' ');
         }
         self.resumed.apply(at, kind, &mut spaced);

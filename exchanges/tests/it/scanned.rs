@@ -12,7 +12,7 @@ use crate::{
 /// Feeds an input as it is to one lane and with a space before it to another.
 fn feed(usual: &mut Lane, spaced: &mut Lane, input: &Input) {
     let mut other = input.clone();
-    if input.kind == Kind::Text && input.bytes.first() == Some(&b'{') {
+    if input.kind == Kind::Text && matches!(input.bytes.first(), Some(b'{' | b'[')) {
         other.bytes.insert(0, b' ');
     }
     assert_eq!(
@@ -78,7 +78,7 @@ impl Change {
         if bytes.len() < 2 {
             return;
         }
-        let at = 1 + at.index(bytes.len() - 1); // The first byte stays: only a `{` is put behind a space.
+        let at = 1 + at.index(bytes.len() - 1); // The first byte stays: only JSON is put behind a space.
         match self {
             Self::Set(byte) => bytes[at] = *byte,
             Self::Insert(byte) => bytes.insert(at, *byte),

@@ -27,6 +27,7 @@ use crate::{
     json::{Json, View},
     metadata::Source,
     number,
+    scan::{Levels, Scan},
     subscription::Subscriptions,
     time::epoch,
     unnumbered::Unnumbered,
@@ -62,6 +63,7 @@ pub(super) const SPEC: VenueSpec = VenueSpec {
 /// The adapter of one lane.
 struct Bitget {
     json: Json,
+    scanned: Levels,
     lane: Lane,
     checksum: Checksum,
     subscriptions: Subscriptions,
@@ -84,6 +86,7 @@ impl Bitget {
     fn new() -> Self {
         Self {
             json: Json::new(),
+            scanned: Levels::default(),
             lane: Lane::default(),
             checksum: Checksum::default(),
             subscriptions: Subscriptions::default(),
@@ -119,8 +122,11 @@ impl Adapter for Bitget {
         if bytes == b"pong" {
             return Ok(());
         }
-        let Self { json, lane, checksum, name, .. } = self;
-        let result = json.read(bytes, |root| on_message(at, root, lane, checksum, name, out));
+        let Self { json, scanned, lane, checksum, name, .. } = self;
+        let result = match scan(bytes, scanned) {
+            Some((arg, update)) => on_book(at, arg, update, (lane, checksum, name), out),
+            None => json.read(bytes, |root| on_message(at, root, lane, checksum, name, out)),
+        };
         if result.is_err() {
             for (symbol, book) in self.lane.books.iter_mut() {
                 book.on_undecodable(symbol, ALONE, out);
@@ -190,11 +196,7 @@ fn on_message(
     if !matches!(channel, "books" | "trade") {
         return Ok(()); // Tickers, candles, whole top levels.
     }
-    name.clear();
-    name.push_str(arg.need_text("instId")?);
-    name.push('|');
-    name.push_str(&arg.need_text("instType")?.to_lowercase());
-    let symbol = out.symbols.intern(name)?;
+    let symbol = symbol((arg.need_text("instType")?, arg.need_text("instId")?), name, out)?;
     let is_snapshot = root.get("action").and_then(View::text) == Some("snapshot");
     let mut data = root.need_items("data")?;
     match channel {
@@ -211,6 +213,52 @@ fn on_message(
             book.on_message(Update::read(is_snapshot, item)?, &mut intake).map(drop)
         }),
     }
+}
+
+/// Reads a frame that is one book message in the spelling it always has, and what its instrument is called; `None` for any
+/// other.
+#[inline]
+fn scan<'a>(frame: &'a [u8], levels: &'a mut Levels) -> Option<((&'a str, &'a str), Update<'a, 'a>)> {
+    let mut scan = Scan::new(frame);
+    scan.step(br#"{"action":""#)?;
+    let is_snapshot = scan.update_or_snapshot()?;
+    scan.step(br#","arg":{"instType":""#)?;
+    let kind = scan.text()?;
+    scan.step(br#","channel":"books","instId":""#)?;
+    let instrument = scan.text()?;
+    scan.step(br#"},"data":[{"asks":["#)?;
+    levels.clear();
+    scan.levels(&mut levels.asks)?;
+    scan.step(br#","bids":["#)?;
+    scan.levels(&mut levels.bids)?;
+    scan.step(br#","checksum":"#)?;
+    let checksum = scan.signed()?;
+    scan.step(br#","ts":""#)?;
+    let time = epoch(scan.int()?);
+    scan.step(br#""}]}"#)?;
+    scan.end()?;
+    Some(((kind, instrument), Update::scanned(is_snapshot, None, time, checksum, levels)?))
+}
+
+fn on_book(
+    at: At,
+    arg: (&str, &str),
+    update: Update<'_, '_>,
+    (lane, checksum, name): (&mut Lane, &mut Checksum, &mut String),
+    out: &mut Outbox,
+) -> Result<(), FrameError> {
+    let symbol = symbol(arg, name, out)?;
+    let mut intake = Intake { symbol, received: at.received, via: ALONE, checksum, out };
+    lane.books.entry(symbol).on_message(update, &mut intake).map(drop)
+}
+
+/// An instrument's name is of its own and its kind's.
+fn symbol((kind, instrument): (&str, &str), name: &mut String, out: &mut Outbox) -> Result<SymbolIx, FrameError> {
+    name.clear();
+    name.push_str(instrument);
+    name.push('|');
+    name.push_str(&kind.to_lowercase());
+    out.symbols.intern(name)
 }
 
 /// `[time, price, quantity, side]`.

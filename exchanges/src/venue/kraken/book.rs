@@ -263,7 +263,7 @@ impl BookState {
         if head.is_snapshot {
             self.book.extend_both(levels);
         } else {
-            levels.iter().for_each(|level| self.book.set(level.side, level.price, level.qty));
+            self.book.apply(levels);
         }
         if let Some(depth) = self.depth {
             self.book.truncate(depth as usize);

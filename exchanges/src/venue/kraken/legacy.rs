@@ -17,7 +17,9 @@ use crate::{
     ids::{Micros, SymbolIx},
     json::{Items, View},
     levels::LevelHead,
-    number, time,
+    number,
+    scan::{Levels, Scan},
+    time,
 };
 
 /// What a frame is.
@@ -150,6 +152,52 @@ impl<'t, 'i> BookParts<'t, 'i> {
     }
 }
 
+/// An update of one side, as it was scanned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Update<'a> {
+    pub(super) pair: &'a str,
+    pub(super) depth: u32,
+    pub(super) checksum: u32,
+    /// The newest of the levels' own times.
+    pub(super) time: Option<Micros>,
+}
+
+/// Reads a frame that is an update of one side of a book in the spelling it always has, and its levels; `None` for any
+/// other.
+#[inline]
+pub(super) fn scan<'a>(frame: &'a [u8], levels: &mut Levels) -> Option<Update<'a>> {
+    let mut scan = Scan::new(frame);
+    scan.step(b"[")?;
+    scan.int()?;
+    levels.clear();
+    let side = if scan.skip(br#",{"a":["#) {
+        &mut levels.asks
+    } else {
+        scan.step(br#",{"b":["#)?;
+        &mut levels.bids
+    };
+    let mut newest = None;
+    scan.items(|scan| {
+        scan.step(br#"[""#)?;
+        let price = scan.number()?;
+        scan.step(br#"",""#)?;
+        side.push((price, scan.number()?));
+        scan.step(br#"",""#)?;
+        newest = newest.max(Some(time::seconds("timestamp", scan.text()?).ok()?));
+        scan.skip(br#","r""#); // Published once more.
+        scan.step(b"]")
+    })?;
+    scan.step(br#","c":""#)?;
+    let checksum = u32::try_from(scan.int()?).ok()?;
+    scan.step(br#""},"book-"#)?;
+    let depth = u32::try_from(scan.int()?).ok()?;
+    scan.step(br#"",""#)?;
+    let pair = scan.text()?;
+    scan.step(b"]")?;
+    scan.end()?;
+    Some(Update { pair, depth, checksum, time: newest })
+}
+
 /// One trade; without an id.
 pub(super) fn trade(symbol: SymbolIx, item: View<'_, '_>) -> Result<Trade, FrameError> {
     const RULE: &str = "price, volume, time and side as strings";
@@ -184,4 +232,47 @@ fn checksum(value: View<'_, '_>) -> Result<u32, FrameError> {
 /// `book-1000` is a book of 1000 levels.
 fn depth_of(name: &str) -> Option<u32> {
     name.strip_prefix("book-")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UPDATE: &str = r#"[992,{"b":[["352.55000000","11.52000000","1618678135.026625"],["352.5","0","1618678134.9","r"]],"c":"1139871795"},"book-1000","XMR/USD"]"#;
+
+    #[test]
+    fn an_update_of_one_side_is_scanned() {
+        let mut levels = Levels::default();
+        let update = scan(UPDATE.as_bytes(), &mut levels).unwrap();
+        assert_eq!((update.pair, update.depth, update.checksum), ("XMR/USD", 1_000, 1_139_871_795));
+        assert_eq!(update.time, Some(Micros(1_618_678_135_026_625)));
+        let shown: Vec<_> = levels.bids.iter().map(|(price, qty)| format!("{price}:{qty}")).collect();
+        assert_eq!(shown, ["352.55000000:11.52000000", "352.5:0"]);
+        assert!(levels.asks.is_empty());
+        scan(UPDATE.replace(r#"{"b""#, r#"{"a""#).as_bytes(), &mut levels).unwrap();
+        assert_eq!((levels.asks.len(), levels.bids.len()), (2, 0));
+    }
+
+    #[test]
+    fn any_other_spelling_is_left_to_the_parser() {
+        let mut levels = Levels::default();
+        for (from, to) in [
+            ("[992", " [992"),
+            ("\"b\"", "\"bs\""),
+            ("\"352.5\"", "\"-352.5\""),
+            ("\"352.5\"", "352.5"),
+            ("1618678134.9", "161867813490.9"),
+            ("1139871795", "4294967296"),
+            ("book-1000", "book-"),
+            ("},\"book", "},{\"a\":[]},\"book"),
+            ("XMR/USD", "XMR\\/USD"),
+        ] {
+            let other = UPDATE.replacen(from, to, 1);
+            assert_ne!(other, UPDATE);
+            assert!(scan(other.as_bytes(), &mut levels).is_none(), "{other}");
+        }
+        for cut in 0..UPDATE.len() {
+            assert!(scan(&UPDATE.as_bytes()[..cut], &mut levels).is_none());
+        }
+    }
 }

@@ -258,18 +258,21 @@ impl Adapter for Kraken {
         let Self { json, scanned, lane, checksum, subscriptions, resyncs, backfills, .. } = self;
         let (subscriptions, via) = (&mut subscriptions[at.conn], lane.conns.via(at.conn));
         let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, backfills, out };
-        let result = match wire::scan(bytes, scanned) {
-            Some(book) => frame.on_book(book, |head, out| {
+        let result = if let Some(book) = wire::scan(bytes, scanned) {
+            frame.on_book(book, |head, out| {
                 scanned.push(head, out);
                 Ok(())
-            }),
-            None => json.read_keeping_numbers(bytes, |root| {
+            })
+        } else if let Some(update) = legacy::scan(bytes, scanned) {
+            frame.on_legacy_update(update, scanned)
+        } else {
+            json.read_keeping_numbers(bytes, |root| {
                 if legacy::is_legacy(root) {
                     frame.on_legacy(legacy::read(root)?)
                 } else {
                     frame.on_message(wire::read(root)?)
                 }
-            }),
+            })
         };
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
@@ -481,6 +484,16 @@ impl Frame<'_> {
         if let (Channel::Book, Some(depth)) = (channel, answer.depth) {
             self.lane.markets.entry(symbol).book.on_depth(depth);
         }
+        Ok(())
+    }
+
+    fn on_legacy_update(&mut self, update: legacy::Update<'_>, levels: &Levels) -> Result<(), FrameError> {
+        let legacy::Update { pair, depth, checksum, time } = update;
+        let symbol = self.delivered(Channel::Book, pair)?;
+        self.lane.markets.entry(symbol).book.on_depth(depth);
+        let mark = self.out.level_mark();
+        levels.push(&LevelHead::new(self.at.received, symbol, None, time, Flags::NONE), self.out);
+        self.book_message(Head { at: self.at, symbol, time, is_snapshot: false, checksum: Some(checksum) }, mark);
         Ok(())
     }
 

@@ -62,7 +62,7 @@ pub(in crate::venue) struct Update<'t, 'i> {
     /// Own id and the one before, where present.
     pub(super) ids: Option<(i64, i64)>,
     pub(super) head: Head,
-    pub(super) levels: Levels<'t, 'i>,
+    levels: Levels<'t, 'i>,
 }
 
 /// What all of a message but its ids and levels says.
@@ -74,7 +74,7 @@ pub(super) struct Head {
 }
 
 /// The levels of a message: as they come, as they were scanned, or as they were kept.
-pub(super) enum Levels<'t, 'i> {
+enum Levels<'t, 'i> {
     Wire(View<'t, 'i>),
     Scanned(&'t scan::Levels),
     Kept(Vec<(Side, Decimal, Decimal)>),
@@ -380,7 +380,7 @@ impl BookState {
     fn apply(&mut self, head: Head, mark: usize, intake: &mut Intake<'_>) -> Option<bool> {
         let book = self.book.as_mut()?;
         let levels = &intake.out.events.levels[mark..];
-        levels.iter().for_each(|level| book.set(level.side, level.price, level.qty));
+        book.apply(levels);
         self.proof(head, intake)
     }
 
@@ -473,5 +473,17 @@ impl<'t, 'i> Update<'t, 'i> {
         let time = item.get("ts").and_then(View::int).and_then(epoch);
         let head = Head { time, checksum: checksum.transpose()? };
         Ok(Self { is_snapshot, ids, head, levels: Levels::Wire(item) })
+    }
+
+    /// Puts a scanned message together; `None` when its checksum is none.
+    pub(in crate::venue) fn scanned(
+        is_snapshot: bool,
+        ids: Option<(i64, i64)>,
+        time: Option<Micros>,
+        checksum: i64,
+        levels: &'t scan::Levels,
+    ) -> Option<Self> {
+        let checksum = Some(i32::try_from(checksum).ok()?).filter(|checksum| *checksum != 0);
+        Some(Self { is_snapshot, ids, head: Head { time, checksum }, levels: Levels::Scanned(levels) })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: www.okx.com/docs-v5 (order book trading, market data, WebSocket); NOTES.md has the evidence.
 
-use super::book::{self, Head, Update};
+use super::book::Update;
 use crate::{
     adapter::At,
     error::FrameError,
@@ -83,8 +83,7 @@ pub(super) fn scan<'a>(frame: &'a [u8], levels: &'a mut Levels) -> Option<(&'a s
     scan.step(br#","ts":""#)?;
     let time = epoch(scan.int()?);
     scan.step(br#"","checksum":"#)?;
-    let is_negative = scan.skip(b"-");
-    let checksum = i32::try_from(if is_negative { -scan.int()? } else { scan.int()? }).ok()?;
+    let checksum = scan.signed()?;
     let ids = if scan.skip(br#","seqId":"#) {
         let own = scan.int()?;
         scan.step(br#","prevSeqId":"#)?;
@@ -98,8 +97,7 @@ pub(super) fn scan<'a>(frame: &'a [u8], levels: &'a mut Levels) -> Option<(&'a s
     };
     scan.step(b"}]}")?;
     scan.end()?;
-    let head = Head { time, checksum: Some(checksum).filter(|checksum| *checksum != 0) };
-    Some((instrument, Update { is_snapshot, ids, head, levels: book::Levels::Scanned(levels) }))
+    Some((instrument, Update::scanned(is_snapshot, ids, time, checksum, levels)?))
 }
 
 /// One trade; the ids it covers, first and last: `trades` merges several matches into one (`count`) and
