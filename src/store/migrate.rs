@@ -71,13 +71,14 @@ fn migrations() -> Vec<Migration> {
         .collect()
 }
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("V1__audit", include_str!("../../sql/migrations/V1__audit.sql")),
     ("V2__market_data", include_str!("../../sql/migrations/V2__market_data.sql")),
     ("V3__candles", include_str!("../../sql/migrations/V3__candles.sql")),
     ("V4__ledger", include_str!("../../sql/migrations/V4__ledger.sql")),
     ("V5__seals", include_str!("../../sql/migrations/V5__seals.sql")),
     ("V6__book_at", include_str!("../../sql/migrations/V6__book_at.sql")),
+    ("V7__book_at", include_str!("../../sql/migrations/V7__book_at.sql")),
 ];
 
 /// Longest time all migrations, or waiting for another daemon's, may take.
