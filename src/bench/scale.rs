@@ -164,6 +164,8 @@ async fn questions(connection: &Connection, of: &str, runs: usize, report: &mut 
     if !has_aggregates.is_empty() {
         connection.run("refresh the candles", &sql).await?;
     }
+    // As autovacuum does a minute after so much was written; without, the planner takes a few rows for a million.
+    connection.run("gather statistics", "ANALYZE").await?;
     let sql = "SELECT DISTINCT instrument_id FROM market_data.trades";
     let instruments: Vec<i32> =
         connection.query("list instruments", sql, &[]).await?.iter().map(|row| row.get(0)).collect();
