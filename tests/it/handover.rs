@@ -9,7 +9,10 @@ use tapeway::{
     lane::Lane,
     store, writer,
 };
-use tapeway_exchanges::ids::FramePos;
+use tapeway_exchanges::{
+    event::Flags,
+    ids::{FramePos, SymbolIx},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -140,6 +143,44 @@ fn what_the_owner_missed_and_the_standby_let_go_of_is_named() {
              WHERE ordinal >= 1000000 GROUP BY 1, 2 ORDER BY 1, 2",
         );
         assert_eq!(gaps, "book|open|4|t|t\ntrades|unhealable|4|t|t\n", "each of the four instruments has a hole");
+    });
+}
+
+#[test]
+fn a_numbered_book_that_was_never_whole_on_standby_is_named_when_it_takes_over() {
+    on_each(|cluster, _| {
+        let database = cluster.database("never_whole");
+        block_on(store::prepare(&database)).unwrap();
+        let owner = lane("acme.0", 1, 64);
+        let first = writer::start(&settings(1, 500), &database, vec![owner.clone()]).unwrap();
+        feed(&owner, chunk(0, 0, 100));
+        until_committed(&owner);
+        assert_eq!(block_on(first.stop(Instant::now() + feeding::PATIENCE)), []);
+
+        let standby = lane("acme.0", 2, 64);
+        let second = writer::start(&settings(1, 500), &database, vec![standby.clone()]).unwrap();
+        let mut events = chunk(0, 0, 400);
+        for level in &mut events.levels {
+            let is_of_first = level.symbol == SymbolIx(0);
+            level.flags = match level.frame {
+                // One book is whole when it takes over.
+                ..150 if !is_of_first => Flags::AFTER_GAP,
+                200..250 => Flags::SNAPSHOT,
+                ..50 | 150..200 => Flags::AFTER_GAP,
+                _ => Flags::NONE,
+            };
+        }
+        feed(&standby, events);
+        until_committed(&standby);
+        assert_eq!(block_on(second.stop(Instant::now() + feeding::PATIENCE)), []);
+        let gaps = cluster.psql(
+            "never_whole",
+            "SELECT symbol, channel, cause, state, first_missing IS NULL, since < '2025-06-01 00:00:00.1+00',
+                 until BETWEEN '2025-06-01 00:00:00.2+00' AND '2025-06-01 00:00:00.25+00'
+             FROM audit.gaps JOIN market_data.instruments USING (instrument_id) ORDER BY 1",
+        );
+        let named = |nr| format!("SYM{nr}|book|downtime|resynced|t|t|t\n");
+        assert_eq!(gaps, [1, 2, 3].map(named).concat());
     });
 }
 

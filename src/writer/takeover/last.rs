@@ -28,12 +28,15 @@ pub(super) struct Last {
     met: Option<(FramePos, i64)>,
     /// The join has been looked at.
     pub(super) is_met: bool,
+    /// Our numbered book is not whole since before the first message of it that we have: the gap that says why is not ours
+    /// to keep any more.
+    pub(super) is_broken: bool,
 }
 
 impl Last {
     pub(super) fn of(row: &SqlRow) -> Self {
         let twins = row.get::<_, Option<i64>>(3).unwrap_or_default();
-        Self { seq: row.get(1), time: moment(row, 2), twins, met: None, is_met: false }
+        Self { seq: row.get(1), time: moment(row, 2), twins, met: None, is_met: false, is_broken: false }
     }
 
     /// Whether a message of ours comes after it.

@@ -16,9 +16,10 @@
 //! ```
 //!
 //! Notes are kept: what our own connection missed meanwhile stays named. What is left out counts as rejected
-//! (`written_elsewhere`), so that *received = committed + rejected + pending* holds. Two gaps are added here:
+//! (`written_elsewhere`), so that *received = committed + rejected + pending* holds. Three gaps are added here:
 //!
 //! - the book of an instrument without ids cannot be shown to join: from its last row there until our next snapshot;
+//! - a book with ids that joins, but that was not whole here since before our first frame of it: the same;
 //! - a lane that begins after the last owner ended: the ids between, trades as `unhealable`, books until our snapshot.
 //!
 //! A little after the seam, gaps of trades that one owner could not heal are held against what all owners have written.
@@ -361,24 +362,33 @@ impl Seam {
     /// Whether the book joins is said at the first message that is kept; a snapshot makes it whole again.
     fn meet_level(&mut self, level: &Level, instrument: i32, is_kept: bool, notes: &mut Notes) {
         let is_snapshot = level.flags.has(Flags::SNAPSHOT);
-        if let Some(Some(last)) = self.books.get_mut(&instrument)
-            && !last.is_met
-        {
+        let is_whole = !level.flags.has(Flags::AFTER_GAP);
+        if let Some(Some(last)) = self.books.get_mut(&instrument) {
+            let mut hole = None;
             let is_numbered = last.seq.is_some() && level.seq.is_some();
-            // A numbered message that is left out is one that is there: the ones after it follow.
-            last.is_met = is_kept || (is_numbered && !is_snapshot);
-            let joins = last.seq.zip(level.seq).is_some_and(|(last, seq)| seq <= last.saturating_add(1));
-            let is_hole = if is_numbered { self.is_fresh && !joins } else { self.is_before };
-            if is_kept && is_hole {
-                let ids = (last.seq.map(|seq| seq.saturating_add(1)), level.seq.map(|seq| seq.saturating_sub(1)));
-                let span = (Some(last.time), None);
-                let gap = notes.open(level.frame, level.symbol, Channel::Book, ids, span);
+            if !last.is_met {
+                // A numbered message that is left out is one that is there: the ones after it follow.
+                last.is_met = is_kept || (is_numbered && !is_snapshot);
+                last.is_broken = is_numbered && !is_whole;
+                let joins = last.seq.zip(level.seq).is_some_and(|(last, seq)| seq <= last.saturating_add(1));
+                let is_hole = if is_numbered { self.is_fresh && !joins } else { self.is_before };
+                if is_kept && is_hole {
+                    let before = level.seq.map(|seq| seq.saturating_sub(1));
+                    hole = Some((last.seq.map(|seq| seq.saturating_add(1)), before));
+                }
+            } else if is_whole {
+                last.is_broken = false;
+            }
+            // Its ids may join all the same.
+            if let Some(ids) = hole.or((is_kept && last.is_broken).then_some((None, None))) {
+                last.is_broken = false;
+                let gap = notes.open(level.frame, level.symbol, Channel::Book, ids, (Some(last.time), None));
                 self.open.insert(instrument, gap);
             }
         }
         if is_kept
             && is_snapshot
-            && !level.flags.has(Flags::AFTER_GAP)
+            && is_whole
             && let Some(gap) = self.open.remove(&instrument)
         {
             let until = Some(level.time);
