@@ -72,20 +72,21 @@ impl<N: Copy + Default> Book<N> {
         ladder.set(side, price, qty, ladder.levels.len());
     }
 
-    /// [`set`](Self::set)s the levels of a message. Cheapest when each side's come best first, as most venues send them:
-    /// each is then looked for from the one before on.
+    /// [`set`](Self::set)s the levels of a message. Cheapest when each side's come best first, as most venues send them.
     #[inline]
     pub fn apply(&mut self, levels: &[Level]) {
-        let mut before: [Option<(Decimal, usize)>; 2] = [None; 2];
-        for level in levels {
-            let Level { side, price, qty, .. } = *level;
-            let ladder = self.ladder_mut(side);
-            let before = &mut before[usize::from(side == Side::Sell)];
-            let end = match *before {
-                Some((better, at)) if towards_best(side, price, better) == Ordering::Less => at,
-                Some(_) | None => ladder.levels.len(),
-            };
-            *before = Some((price, ladder.set(side, price, qty, end)));
+        let is_run =
+            |a: &Level, b: &Level| a.side == b.side && towards_best(a.side, b.price, a.price) == Ordering::Less;
+        for run in levels.chunk_by(is_run) {
+            let ladder = self.ladder_mut(run[0].side);
+            if run.len() < MERGE_MIN {
+                let mut end = ladder.levels.len();
+                for Level { side, price, qty, .. } in run {
+                    end = ladder.set(*side, *price, *qty, end);
+                }
+            } else {
+                ladder.merge(run);
+            }
         }
     }
 
@@ -164,6 +165,32 @@ impl<N: Copy> Ladder<N> {
             (false, false) => levels.insert(at, (price, qty, N::default())),
         }
         at
+    }
+
+    /// Sets many levels, best first, each worse than the one before: what lies nearer is moved once, not once a level.
+    fn merge(&mut self, run: &[Level])
+    where
+        N: Default,
+    {
+        let Some(Level { side, price: worst, .. }) = run.last() else { return };
+        let kept = &self.levels[self.cut..];
+        let begin = self.cut + find(*side, kept, *worst).unwrap_or_else(|at| at);
+        let mut changes = run.iter().rev().map(|level| (level.price, level.qty, N::default())).peekable();
+        for level in self.levels.split_off(begin) {
+            let mut is_replaced = false;
+            while let Some(change) = changes.peek().copied() {
+                match towards_best(*side, change.0, level.0) {
+                    Ordering::Greater => break,
+                    Ordering::Equal => is_replaced = true,
+                    Ordering::Less => {}
+                }
+                self.levels.extend(changes.next().filter(|(_, qty, _)| !qty.is_zero()));
+            }
+            if !is_replaced {
+                self.levels.push(level);
+            }
+        }
+        self.levels.extend(changes.filter(|(_, qty, _)| !qty.is_zero()));
     }
 
     /// Keeps the best `depth` levels.
@@ -248,6 +275,8 @@ fn towards_best(side: Side, a: Decimal, b: Decimal) -> Ordering {
     }
 }
 
+/// Changes in order from which on they are merged and not set one by one.
+const MERGE_MIN: usize = 8;
 /// Levels that may be cut off and still in memory, beside as many as are kept.
 const CUT_SLACK: usize = 64;
 
@@ -340,7 +369,7 @@ mod tests {
         #[test]
         fn a_message_at_once_gives_what_its_levels_give_one_by_one(
             messages in proptest::collection::vec(
-                (proptest::collection::vec((any::<bool>(), 0u32..40, 0u32..3), 0..12), 0u8..4),
+                (proptest::collection::vec((any::<bool>(), 0u32..60, 0u32..3), 0..40), 0u8..4),
                 0..20,
             ),
             depth in 1usize..30,

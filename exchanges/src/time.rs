@@ -30,16 +30,16 @@ pub fn rfc3339(field: &'static str, text: &str) -> Result<Micros, FrameError> {
 ///
 /// [`FrameError::Field`]: anything else.
 pub fn seconds(field: &'static str, text: &str) -> Result<Micros, FrameError> {
-    parse_seconds(text).ok_or_else(|| FrameError::field(field, "seconds since 1970 like 1618678142.557535", text))
+    parse_seconds(text.as_bytes()).ok_or_else(|| FrameError::field(field, "seconds since 1970 like 1618678142.557535", text))
 }
 
-fn parse_seconds(text: &str) -> Option<Micros> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+fn parse_seconds(text: &[u8]) -> Option<Micros> {
+    let dot = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
+    let (whole, fraction) = (&text[..dot], text.get(dot + 1..).unwrap_or_default());
     if whole.is_empty() || whole.len() > 10 {
         return None;
     }
-    let seconds = number(whole.as_bytes())?;
-    Some(Micros(seconds * 1_000_000 + micros(fraction.as_bytes())?))
+    Some(Micros(number(whole)? * 1_000_000 + micros(fraction)?))
 }
 
 fn parse_rfc3339(text: &[u8]) -> Option<Micros> {

@@ -10,6 +10,8 @@
 //!
 //! Trades have no id, so nothing can be proven of them.
 
+use rust_decimal::Decimal;
+
 use crate::{
     adapter::Outbox,
     error::FrameError,
@@ -152,50 +154,67 @@ impl<'t, 'i> BookParts<'t, 'i> {
     }
 }
 
-/// An update of one side, as it was scanned.
+/// A book message, as it was scanned.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Update<'a> {
+pub(super) struct Book<'a> {
     pub(super) pair: &'a str,
     pub(super) depth: u32,
-    pub(super) checksum: u32,
+    pub(super) is_snapshot: bool,
+    pub(super) checksum: Option<u32>,
     /// The newest of the levels' own times.
     pub(super) time: Option<Micros>,
 }
 
-/// Reads a frame that is an update of one side of a book in the spelling it always has, and its levels; `None` for any
+/// Reads a frame that is a snapshot or an update of one side in the spelling it always has, and its levels; `None` for any
 /// other.
 #[inline]
-pub(super) fn scan<'a>(frame: &'a [u8], levels: &mut Levels) -> Option<Update<'a>> {
+pub(super) fn scan<'a>(frame: &'a [u8], levels: &mut Levels) -> Option<Book<'a>> {
     let mut scan = Scan::new(frame);
+    let mut time = None;
     scan.step(b"[")?;
     scan.int()?;
     levels.clear();
-    let side = if scan.skip(br#",{"a":["#) {
-        &mut levels.asks
+    let is_snapshot = scan.skip(br#",{"as":["#);
+    let checksum = if is_snapshot {
+        scan_levels(&mut scan, &mut levels.asks, &mut time)?;
+        scan.step(br#","bs":["#)?;
+        scan_levels(&mut scan, &mut levels.bids, &mut time)?;
+        None
     } else {
-        scan.step(br#",{"b":["#)?;
-        &mut levels.bids
+        let side = if scan.skip(br#",{"a":["#) {
+            &mut levels.asks
+        } else {
+            scan.step(br#",{"b":["#)?;
+            &mut levels.bids
+        };
+        scan_levels(&mut scan, side, &mut time)?;
+        scan.step(br#","c":""#)?;
+        let checksum = u32::try_from(scan.int()?).ok()?;
+        scan.step(br#"""#)?;
+        Some(checksum)
     };
-    let mut newest = None;
+    scan.step(br#"},"book-"#)?;
+    let depth = u32::try_from(scan.int()?).ok()?;
+    scan.step(br#"",""#)?;
+    let pair = scan.text()?;
+    scan.step(b"]")?;
+    scan.end()?;
+    Some(Book { pair, depth, is_snapshot, checksum, time })
+}
+
+/// `["price","volume","time"]`, and `"r"` in one that is published once more, up to the end of their array.
+#[inline]
+fn scan_levels(scan: &mut Scan<'_>, side: &mut Vec<(Decimal, Decimal)>, newest: &mut Option<Micros>) -> Option<()> {
     scan.items(|scan| {
         scan.step(br#"[""#)?;
         let price = scan.number()?;
         scan.step(br#"",""#)?;
         side.push((price, scan.number()?));
         scan.step(br#"",""#)?;
-        newest = newest.max(Some(time::seconds("timestamp", scan.text()?).ok()?));
-        scan.skip(br#","r""#); // Published once more.
+        *newest = (*newest).max(Some(time::seconds("timestamp", scan.text()?).ok()?));
+        scan.skip(br#","r""#);
         scan.step(b"]")
-    })?;
-    scan.step(br#","c":""#)?;
-    let checksum = u32::try_from(scan.int()?).ok()?;
-    scan.step(br#""},"book-"#)?;
-    let depth = u32::try_from(scan.int()?).ok()?;
-    scan.step(br#"",""#)?;
-    let pair = scan.text()?;
-    scan.step(b"]")?;
-    scan.end()?;
-    Some(Update { pair, depth, checksum, time: newest })
+    })
 }
 
 /// One trade; without an id.
@@ -244,13 +263,25 @@ mod tests {
     fn an_update_of_one_side_is_scanned() {
         let mut levels = Levels::default();
         let update = scan(UPDATE.as_bytes(), &mut levels).unwrap();
-        assert_eq!((update.pair, update.depth, update.checksum), ("XMR/USD", 1_000, 1_139_871_795));
+        assert_eq!((update.pair, update.depth, update.is_snapshot), ("XMR/USD", 1_000, false));
+        assert_eq!(update.checksum, Some(1_139_871_795));
         assert_eq!(update.time, Some(Micros(1_618_678_135_026_625)));
         let shown: Vec<_> = levels.bids.iter().map(|(price, qty)| format!("{price}:{qty}")).collect();
         assert_eq!(shown, ["352.55000000:11.52000000", "352.5:0"]);
         assert!(levels.asks.is_empty());
         scan(UPDATE.replace(r#"{"b""#, r#"{"a""#).as_bytes(), &mut levels).unwrap();
         assert_eq!((levels.asks.len(), levels.bids.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_snapshot_is_scanned() {
+        let mut levels = Levels::default();
+        let frame =
+            br#"[992,{"as":[["353.1","2","1618678135.5"]],"bs":[["352.5","1.0","1618678134.9"]]},"book-10","XMR/USD"]"#;
+        let snapshot = scan(frame, &mut levels).unwrap();
+        assert_eq!((snapshot.pair, snapshot.depth, snapshot.is_snapshot), ("XMR/USD", 10, true));
+        assert_eq!((snapshot.checksum, snapshot.time), (None, Some(Micros(1_618_678_135_500_000))));
+        assert_eq!((levels.asks.len(), levels.bids.len()), (1, 1));
     }
 
     #[test]

@@ -263,8 +263,8 @@ impl Adapter for Kraken {
                 scanned.push(head, out);
                 Ok(())
             })
-        } else if let Some(update) = legacy::scan(bytes, scanned) {
-            frame.on_legacy_update(update, scanned)
+        } else if let Some(book) = legacy::scan(bytes, scanned) {
+            frame.on_legacy_book(book, scanned)
         } else {
             json.read_keeping_numbers(bytes, |root| {
                 if legacy::is_legacy(root) {
@@ -487,13 +487,14 @@ impl Frame<'_> {
         Ok(())
     }
 
-    fn on_legacy_update(&mut self, update: legacy::Update<'_>, levels: &Levels) -> Result<(), FrameError> {
-        let legacy::Update { pair, depth, checksum, time } = update;
+    fn on_legacy_book(&mut self, book: legacy::Book<'_>, levels: &Levels) -> Result<(), FrameError> {
+        let legacy::Book { pair, depth, is_snapshot, checksum, time } = book;
         let symbol = self.delivered(Channel::Book, pair)?;
         self.lane.markets.entry(symbol).book.on_depth(depth);
+        let flags = if is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
         let mark = self.out.level_mark();
-        levels.push(&LevelHead::new(self.at.received, symbol, None, time, Flags::NONE), self.out);
-        self.book_message(Head { at: self.at, symbol, time, is_snapshot: false, checksum: Some(checksum) }, mark);
+        levels.push(&LevelHead::new(self.at.received, symbol, None, time, flags), self.out);
+        self.book_message(Head { at: self.at, symbol, time, is_snapshot, checksum }, mark);
         Ok(())
     }
 
