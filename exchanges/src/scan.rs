@@ -45,11 +45,17 @@ impl<'a> Scan<'a> {
 
     /// The rest of a string whose quote was stepped over, and its end. Only printable ASCII without escapes.
     #[inline]
-    pub(crate) fn text(&mut self) -> Option<&'a str> {
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.0.iter().position(|byte| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\'))?;
         let (text, rest) = self.0.split_at(len);
         self.0 = rest.strip_prefix(b"\"")?;
-        std::str::from_utf8(text).ok()
+        Some(text)
+    }
+
+    /// As [`bytes`](Self::bytes).
+    #[inline]
+    pub(crate) fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
     }
 
     /// As [`text`](Self::text): `snapshot` gives `true`, `update` `false`.
@@ -84,7 +90,7 @@ impl<'a> Scan<'a> {
         let qty = self.number()?;
         self.step(br#"""#)?;
         while self.skip(br#",""#) {
-            self.text()?;
+            self.bytes()?;
         }
         self.step(b"]")?;
         Some((price, qty))

@@ -30,10 +30,12 @@ pub fn rfc3339(field: &'static str, text: &str) -> Result<Micros, FrameError> {
 ///
 /// [`FrameError::Field`]: anything else.
 pub fn seconds(field: &'static str, text: &str) -> Result<Micros, FrameError> {
-    parse_seconds(text.as_bytes()).ok_or_else(|| FrameError::field(field, "seconds since 1970 like 1618678142.557535", text))
+    parse_seconds(text.as_bytes())
+        .ok_or_else(|| FrameError::field(field, "seconds since 1970 like 1618678142.557535", text))
 }
 
-fn parse_seconds(text: &[u8]) -> Option<Micros> {
+/// As [`seconds`], of which `None` is the error.
+pub(crate) fn parse_seconds(text: &[u8]) -> Option<Micros> {
     let dot = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
     let (whole, fraction) = (&text[..dot], text.get(dot + 1..).unwrap_or_default());
     if whole.is_empty() || whole.len() > 10 {
@@ -42,7 +44,8 @@ fn parse_seconds(text: &[u8]) -> Option<Micros> {
     Some(Micros(number(whole)? * 1_000_000 + micros(fraction)?))
 }
 
-fn parse_rfc3339(text: &[u8]) -> Option<Micros> {
+/// As [`rfc3339`], of which `None` is the error.
+pub(crate) fn parse_rfc3339(text: &[u8]) -> Option<Micros> {
     let (date, rest) = text.split_first_chunk::<19>()?;
     let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1] = *date else {
         return None;
@@ -67,10 +70,9 @@ fn micros(fraction: &[u8]) -> Option<i64> {
     if fraction.len() > 18 {
         return None;
     }
-    let cut = &fraction[..fraction.len().min(6)];
-    let scale = 10i64.pow(6 - u32::try_from(cut.len()).ok()?);
-    number(fraction)?;
-    Some(number(cut)? * scale)
+    let (cut, beyond) = fraction.split_at(fraction.len().min(6));
+    number(beyond)?;
+    Some(number(cut)? * SCALES[cut.len()])
 }
 
 /// Digits only; zero for none. At most 18 digits, so it cannot overflow.
@@ -85,6 +87,8 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - DAYS_TO_EPOCH
 }
 
+/// Microseconds in the last of so many digits.
+const SCALES: [i64; 7] = [1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
 /// Largest value read as milliseconds: the year 5138; as microseconds it would lie in 1973.
 pub const MILLIS_MAX: i64 = 100_000_000_000_000;
 /// Days from 0000-03-01 to 1970-01-01.

@@ -136,7 +136,7 @@ pub(super) fn scan<'a>(frame: &'a [u8], levels: &'a mut Levels) -> Option<DepthW
     scan.step(br#","s":""#)?;
     let symbol = scan.text()?;
     if scan.skip(br#","ps":""#) {
-        scan.text()?;
+        scan.bytes()?;
     }
     scan.step(br#","U":"#)?;
     let first_id = scan.int()?;

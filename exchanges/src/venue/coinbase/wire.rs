@@ -135,7 +135,7 @@ pub(super) fn scan<'a>(frame: &'a [u8], changes: &mut Vec<Change>) -> Option<(&'
         scan.step(br#""]"#)
     })?;
     scan.step(br#","time":""#)?;
-    let time = time::rfc3339("time", scan.text()?).ok()?;
+    let time = time::parse_rfc3339(scan.bytes()?)?;
     scan.step(b"}")?;
     scan.end()?;
     Some((product, Some(time)))

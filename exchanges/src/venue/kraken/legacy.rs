@@ -211,7 +211,7 @@ fn scan_levels(scan: &mut Scan<'_>, side: &mut Vec<(Decimal, Decimal)>, newest: 
         scan.step(br#"",""#)?;
         side.push((price, scan.number()?));
         scan.step(br#"",""#)?;
-        *newest = (*newest).max(Some(time::seconds("timestamp", scan.text()?).ok()?));
+        *newest = (*newest).max(Some(time::parse_seconds(scan.bytes()?)?));
         scan.skip(br#","r""#);
         scan.step(b"]")
     })

@@ -114,7 +114,7 @@ pub(super) fn scan<'a>(frame: &'a [u8], levels: &mut Levels) -> Option<Book<'a>>
     scan.step(br#","checksum":"#)?;
     let checksum = u32::try_from(scan.int()?).ok()?;
     scan.step(br#","timestamp":""#)?;
-    let time = Some(time::rfc3339("timestamp", scan.text()?).ok()?);
+    let time = Some(time::parse_rfc3339(scan.bytes()?)?);
     scan.step(b"}]}")?;
     scan.end()?;
     Some(Book { is_snapshot, symbol, checksum, time })
