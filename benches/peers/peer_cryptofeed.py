@@ -24,6 +24,9 @@ RECORDINGS = {
     "kraken/cf_v1_20210417": ("book", "trade", "ticker"),
 }
 
+# Seconds after which its PostgreSQL backend is taken for dead.
+PATIENCE = 300
+
 
 def prepare(corpus: Path, out: Path) -> None:
     """Writes the frames that both sides decode, with the REST snapshot in its place."""
@@ -148,11 +151,16 @@ def postgres(path: Path, runs: int, host: str, port: str, user: str, database: s
     async def run() -> float:
         to = {"host": host, "port": int(port), "user": user, "db": database}
         connection = await asyncpg.connect(host=host, port=int(port), user=user, database=database)
-        for table in ("book", "ticker", "trades"):
+        # The columns that it writes unless told otherwise.
+        for table, columns in {
+            "book": "data json",
+            "ticker": "bid numeric, ask numeric",
+            "trades": "side varchar(8), amount numeric, price numeric, trade_id varchar(64), order_type varchar(32)",
+        }.items():
             await connection.execute(f"DROP TABLE IF EXISTS {table}")
             await connection.execute(
                 f"CREATE TABLE {table} (id serial PRIMARY KEY, timestamp timestamp, receipt_timestamp timestamp, "
-                "feed varchar(32), symbol varchar(32), data json)")
+                f"feed varchar(32), symbol varchar(32), {columns})")
         backends = {L2_BOOK: BookPostgres(**to), TICKER: TickerPostgres(**to), TRADES: TradePostgres(**to)}
         loop = asyncio.get_running_loop()
         for backend in backends.values():
@@ -164,7 +172,8 @@ def postgres(path: Path, runs: int, host: str, port: str, user: str, database: s
             if number % 100 == 0:
                 await asyncio.sleep(0)  # As between reads of a socket: lets the backend's task run.
         for backend in backends.values():
-            await backend.queue.join()
+            # A statement that fails ends its task and nobody says so.
+            await asyncio.wait_for(backend.queue.join(), PATIENCE)
         seconds = time.perf_counter() - begin
         stored = sum([await connection.fetchval(f"SELECT count(*) FROM {table}") for table in ("book", "ticker", "trades")])
         assert stored > 0, "the backend stored nothing"

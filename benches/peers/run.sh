@@ -23,9 +23,9 @@ postgres=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
 [ -n "$postgres" ] || skip "no PostgreSQL server in /usr/lib/postgresql"
 
 venv=target/peers
-if ! "$venv/bin/python" -c 'import cryptofeed' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import asyncpg, cryptofeed' 2>/dev/null; then
     python3 -m venv "$venv" || skip "python3 cannot make a venv"
-    "$venv/bin/pip" install --quiet cryptofeed==2.4.1 || skip "cryptofeed cannot be installed from the registry"
+    "$venv/bin/pip" install --quiet cryptofeed==2.4.1 asyncpg || skip "cryptofeed cannot be installed from the registry"
 fi
 find_cargo
 cargo build --release --locked --quiet
