@@ -255,6 +255,7 @@ impl Writing {
         self.partition = 0..0;
     }
 
+    #[inline]
     fn put<R: Row>(&mut self, piece: &Piece, row: u32, partition_width: Option<i64>) {
         let event = &R::list(&piece.events)[row as usize];
         let context = Context {
