@@ -140,8 +140,8 @@ impl<'a> Scan<'a> {
 
 impl Levels {
     pub(crate) fn clear(&mut self) {
-        self.bids.clear();
-        self.asks.clear();
+        clear(&mut self.bids);
+        clear(&mut self.asks);
     }
 
     /// Emits them, bids first.
@@ -152,3 +152,13 @@ impl Levels {
         }
     }
 }
+
+/// Empties what a scan fills, and gives up what one huge frame has made of it.
+#[inline]
+pub(crate) fn clear<T>(list: &mut Vec<T>) {
+    list.clear();
+    list.shrink_to(LEVELS_KEPT);
+}
+
+/// Levels a side whose memory is kept from frame to frame; a deep snapshot needs more, for itself alone.
+const LEVELS_KEPT: usize = 16_384;

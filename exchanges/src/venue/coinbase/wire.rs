@@ -12,7 +12,7 @@ use crate::{
     json::{Items, View},
     levels::LevelHead,
     number,
-    scan::Scan,
+    scan::{Scan, clear},
     time,
 };
 
@@ -121,7 +121,7 @@ pub(super) fn scan<'a>(frame: &'a [u8], changes: &mut Vec<Change>) -> Option<(&'
     scan.step(br#"{"type":"l2update","product_id":""#)?;
     let product = scan.text()?;
     scan.step(br#","changes":["#)?;
-    changes.clear();
+    clear(changes);
     scan.items(|scan| {
         let side = if scan.skip(br#"["buy",""#) {
             Side::Buy
