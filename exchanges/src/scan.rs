@@ -162,3 +162,17 @@ pub(crate) fn clear<T>(list: &mut Vec<T>) {
 
 /// Levels a side whose memory is kept from frame to frame; a deep snapshot needs more, for itself alone.
 const LEVELS_KEPT: usize = 16_384;
+
+/// Holds that a frame is scanned, and none that is changed in one of these ways or cut anywhere.
+#[cfg(test)]
+pub(crate) fn assert_strict(frame: &str, changes: &[(&str, &str)], mut is_scanned: impl FnMut(&[u8]) -> bool) {
+    assert!(is_scanned(frame.as_bytes()));
+    for (from, to) in changes {
+        let other = frame.replacen(from, to, 1);
+        assert_ne!(other, frame);
+        assert!(!is_scanned(other.as_bytes()), "{other}");
+    }
+    for cut in 0..frame.len() {
+        assert!(!is_scanned(&frame.as_bytes()[..cut]), "cut at {cut}");
+    }
+}

@@ -338,6 +338,7 @@ const NO_ID: i64 = -1;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::assert_strict;
 
     const USDM: &str = r#"{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate","E":1723161256299,"T":1723161256298,"s":"BTCUSDT","U":7,"u":9,"pu":6,"b":[["58710.20","0.014"],["61496.50","0"]],"a":[]}}"#;
 
@@ -361,7 +362,7 @@ mod tests {
     #[test]
     fn any_other_spelling_is_left_to_the_parser() {
         let mut levels = Levels::default();
-        for (from, to) in [
+        let others = [
             ("{\"stream\"", " {\"stream\""),
             ("@depth@0ms", "@depth5@100ms"),
             ("depthUpdate", "trade"),
@@ -373,13 +374,7 @@ mod tests {
             ("\"U\":7", "\"U\":7.0"),
             ("\"s\"", "\"x\":1,\"s\""),
             ("]}}", "]}} "),
-        ] {
-            let other = USDM.replacen(from, to, 1);
-            assert_ne!(other, USDM);
-            assert!(scan(other.as_bytes(), &mut levels).is_none(), "{other}");
-        }
-        for cut in 0..USDM.len() {
-            assert!(scan(&USDM.as_bytes()[..cut], &mut levels).is_none());
-        }
+        ];
+        assert_strict(USDM, &others, |frame| scan(frame, &mut levels).is_some());
     }
 }

@@ -207,6 +207,7 @@ fn optional_time(root: View<'_, '_>) -> Result<Option<Micros>, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scan::assert_strict;
 
     const UPDATE: &str = r#"{"type":"l2update","product_id":"SKL-BTC","changes":[["sell","0.00001306","660.5"],["buy","0.00001300","0"]],"time":"2021-04-17T16:43:37.075687Z"}"#;
 
@@ -222,7 +223,7 @@ mod tests {
     #[test]
     fn any_other_spelling_is_left_to_the_parser() {
         let mut changes = Vec::new();
-        for (from, to) in [
+        let others = [
             ("{\"type\"", " {\"type\""),
             ("\"660.5\"", "660.5"),
             ("\"660.5\"", "\"-660.5\""),
@@ -231,13 +232,7 @@ mod tests {
             ("SKL-BTC", "SKL\\u002dBTC"),
             ("16:43", "16-43"),
             (",\"time\"", ",\"x\":1,\"time\""),
-        ] {
-            let other = UPDATE.replacen(from, to, 1);
-            assert_ne!(other, UPDATE);
-            assert!(scan(other.as_bytes(), &mut changes).is_none(), "{other}");
-        }
-        for cut in 0..UPDATE.len() {
-            assert!(scan(&UPDATE.as_bytes()[..cut], &mut changes).is_none());
-        }
+        ];
+        assert_strict(UPDATE, &others, |frame| scan(frame, &mut changes).is_some());
     }
 }

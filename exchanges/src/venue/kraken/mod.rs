@@ -259,12 +259,9 @@ impl Adapter for Kraken {
         let (subscriptions, via) = (&mut subscriptions[at.conn], lane.conns.via(at.conn));
         let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, backfills, out };
         let result = if let Some(book) = wire::scan(bytes, scanned) {
-            frame.on_book(book, |head, out| {
-                scanned.push(head, out);
-                Ok(())
-            })
-        } else if let Some(book) = legacy::scan(bytes, scanned) {
-            frame.on_legacy_book(book, scanned)
+            frame.on_scanned(book, scanned)
+        } else if let Some((depth, book)) = legacy::scan(bytes, scanned) {
+            frame.on_depth(book.symbol, Some(depth)).and_then(|()| frame.on_scanned(book, scanned))
         } else {
             json.read_keeping_numbers(bytes, |root| {
                 if legacy::is_legacy(root) {
@@ -414,6 +411,22 @@ impl Frame<'_> {
         }
     }
 
+    fn on_scanned(&mut self, book: Book<'_>, levels: &Levels) -> Result<(), FrameError> {
+        self.on_book(book, |head, out| {
+            levels.push(head, out);
+            Ok(())
+        })
+    }
+
+    /// A book is subscribed with this depth, where the venue says so.
+    fn on_depth(&mut self, name: &str, depth: Option<u32>) -> Result<(), FrameError> {
+        let symbol = self.out.symbols.intern(name)?;
+        if let Some(depth) = depth {
+            self.lane.markets.entry(symbol).book.on_depth(depth);
+        }
+        Ok(())
+    }
+
     /// Takes in a book message whose levels `push` emits.
     fn on_book(
         &mut self,
@@ -429,7 +442,7 @@ impl Frame<'_> {
             self.out.drop_levels(mark);
             return Err(error);
         }
-        self.book_message(Head { at: self.at, symbol, time, is_snapshot, checksum: Some(checksum) }, mark);
+        self.book_message(Head { at: self.at, symbol, time, is_snapshot, checksum }, mark);
         Ok(())
     }
 
@@ -487,35 +500,13 @@ impl Frame<'_> {
         Ok(())
     }
 
-    fn on_legacy_book(&mut self, book: legacy::Book<'_>, levels: &Levels) -> Result<(), FrameError> {
-        let legacy::Book { pair, depth, is_snapshot, checksum, time } = book;
-        let symbol = self.delivered(Channel::Book, pair)?;
-        self.lane.markets.entry(symbol).book.on_depth(depth);
-        let flags = if is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
-        let mark = self.out.level_mark();
-        levels.push(&LevelHead::new(self.at.received, symbol, None, time, flags), self.out);
-        self.book_message(Head { at: self.at, symbol, time, is_snapshot, checksum }, mark);
-        Ok(())
-    }
-
     fn on_legacy(&mut self, message: legacy::Message<'_, '_>) -> Result<(), FrameError> {
         match message {
             legacy::Message::Book { pair, depth, parts } => {
-                let symbol = self.delivered(Channel::Book, pair)?;
-                if let Some(depth) = depth {
-                    self.lane.markets.entry(symbol).book.on_depth(depth);
-                }
+                self.on_depth(pair, depth)?;
                 let parts = legacy::BookParts::read(parts)?;
-                let flags = if parts.is_snapshot { Flags::SNAPSHOT } else { Flags::NONE };
-                let levels = LevelHead::new(self.at.received, symbol, None, parts.time, flags);
-                let mark = self.out.level_mark();
-                if let Err(error) = parts.push(&levels, self.out) {
-                    self.out.drop_levels(mark);
-                    return Err(error);
-                }
                 let legacy::BookParts { is_snapshot, checksum, time, .. } = parts;
-                self.book_message(Head { at: self.at, symbol, time, is_snapshot, checksum }, mark);
-                Ok(())
+                self.on_book(Book { is_snapshot, symbol: pair, checksum, time }, |head, out| parts.push(head, out))
             }
             legacy::Message::Trades { pair, mut trades } => {
                 let symbol = self.delivered(Channel::Trades, pair)?;
@@ -527,13 +518,7 @@ impl Frame<'_> {
                     Ok(())
                 })
             }
-            legacy::Message::Subscribed { pair, depth } => {
-                let symbol = self.out.symbols.intern(pair)?;
-                if let Some(depth) = depth {
-                    self.lane.markets.entry(symbol).book.on_depth(depth);
-                }
-                Ok(())
-            }
+            legacy::Message::Subscribed { pair, depth } => self.on_depth(pair, depth),
             legacy::Message::Refusal { pair, reason } => {
                 let what = format!("a subscription of {}", pair.unwrap_or("unnamed symbols"));
                 Err(FrameError::Refused { what, reason: reason.into() })

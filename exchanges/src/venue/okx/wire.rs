@@ -150,6 +150,7 @@ mod tests {
     use rust_decimal::Decimal;
 
     use super::*;
+    use crate::scan::assert_strict;
 
     const UPDATE: &str = r#"{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"update","data":[{"asks":[["8476.98","415","0","13"],["8477","0","0","0"]],"bids":[["8476.97","256.10","0","12"]],"ts":"1597026383085","checksum":-855196043}]}"#;
 
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn any_other_spelling_is_left_to_the_parser() {
         let mut levels = Levels::default();
-        for (from, to) in [
+        let others = [
             ("{\"arg\"", " {\"arg\""),
             ("\"books\"", "\"books5\""),
             ("\"415\"", "415"),
@@ -189,13 +190,7 @@ mod tests {
             ("BTC-USDT", "BTC\u{e9}USDT"),
             ("\"ts\"", "\"a\":1,\"ts\""),
             ("}]}", "},{}]}"),
-        ] {
-            let other = UPDATE.replacen(from, to, 1);
-            assert_ne!(other, UPDATE);
-            assert!(scan(other.as_bytes(), &mut levels).is_none(), "{other}");
-        }
-        for cut in 0..UPDATE.len() {
-            assert!(scan(&UPDATE.as_bytes()[..cut], &mut levels).is_none());
-        }
+        ];
+        assert_strict(UPDATE, &others, |frame| scan(frame, &mut levels).is_some());
     }
 }
