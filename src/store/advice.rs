@@ -1,6 +1,6 @@
 //! Settings of the server that a recorder feels, and what `tapeway check` says about those that are not as they should be.
 //!
-//! The reasons are PostgreSQL's own; what each is worth to a recorder has not been measured. None is needed for a single row to be right, but
+//! The reasons are PostgreSQL's own; loads of some seconds do not tell them apart. None is needed for a single row to be right, but
 //! `fsync` and `full_page_writes`, without which nothing that a server says can be believed after a crash of its machine.
 
 use super::{Connection, Error};
