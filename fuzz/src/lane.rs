@@ -33,7 +33,7 @@ pub fn run(venue: &str, bytes: &[u8]) {
     let (every, records) = script::read(spec, bytes);
     let mut lane = Lane::new(spec);
     for (index, record) in records.into_iter().enumerate() {
-        if index % every == 0 {
+        if index % every == every - 1 {
             lane.restore();
         }
         lane.take(record);
