@@ -14,6 +14,7 @@
 //! in step, nothing due, nothing queued  emitted: the first to deliver wins
 //! otherwise                             queued, until the other delivers it too: what was queued before it, the other
 //!                                       lacks, and it is emitted first
+//! both have queued, and share nothing   each lacks what the other was emitted from: a gap
 //! a connection ends                     the other, when it is in step, goes on with what it has queued; when it is not,
 //!                                       nobody knows what lies between: a gap
 //! ```
@@ -49,6 +50,9 @@ struct Copy {
     queue: VecDeque<Message>,
     /// Its snapshot, which was not emitted because the other was in step.
     snapshot: Option<Snapshot>,
+    /// The last message it delivered while there was another.
+    #[serde(default)]
+    last: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -95,6 +99,9 @@ pub(crate) enum Verdict {
     Drop(Vec<Message>),
     /// It is kept until more is known.
     Wait,
+    /// Neither connection goes on where the emitted rows do, and they have long had nothing in common: the stream must
+    /// begin anew.
+    Lost,
 }
 
 impl Aligned {
@@ -146,6 +153,9 @@ impl Aligned {
     pub(crate) fn offer(&mut self, via: Via, time: Option<Micros>, checksum: Option<u32>, levels: &[Level]) -> Verdict {
         let key = key(time, checksum, levels);
         let own = &mut self.copies[via.conn];
+        if own.last.replace(key) == Some(key) {
+            return Verdict::Drop(Vec::new());
+        }
         if let Some(at) = own.due.iter().position(|due| due.key == key) {
             let late = self.late(via.conn);
             let own = &mut self.copies[via.conn];
@@ -161,12 +171,12 @@ impl Aligned {
         }
         let is_next = own.is_in_step && own.due.is_empty() && own.queue.is_empty();
         if !is_alone && !is_next {
-            own.queue.push_back(Message::new(time, checksum, levels));
-            if own.queue.len() > QUEUE_MAX {
-                own.queue.clear();
-                own.is_in_step = false;
+            if let Some(before) = self.meet(via.conn, key) {
+                self.remember(key, time);
+                return Verdict::Emit(before);
             }
-            return Verdict::Wait;
+            self.copies[via.conn].queue.push_back(Message::new(time, checksum, levels));
+            return if self.is_lost(via.conn) { Verdict::Lost } else { Verdict::Wait };
         }
         own.due.clear();
         self.remember(key, time);
@@ -178,12 +188,56 @@ impl Aligned {
         Verdict::Emit(before)
     }
 
+    /// Finds a message that nobody emitted among what the other connection has queued. Both have delivered it, each in
+    /// order: so what either has queued before it the other lacks, and what is due of either it lacks too. Both are in
+    /// step. Gives what goes before it; `None` when it is not there, or neither was in step.
+    fn meet(&mut self, conn: Conn, key: u64) -> Option<Vec<Message>> {
+        let at = self.copies[conn.other()].queue.iter().position(|message| message.key == key)?;
+        if !Conn::ALL.into_iter().any(|conn| self.copies[conn].is_in_step) {
+            return None;
+        }
+        let mut before = Vec::new();
+        for (conn, len) in [(conn.other(), at), (conn, usize::MAX)] {
+            let copy = &mut self.copies[conn];
+            let queued = copy.queue.drain(..len.min(copy.queue.len()));
+            // Of one that was not in step nobody knows whether it is from before what was emitted.
+            before.extend(queued.filter(|_| copy.is_in_step));
+            copy.due.clear();
+        }
+        self.copies[conn.other()].queue.pop_front();
+        for conn in Conn::ALL {
+            self.copies[conn].is_in_step = true;
+        }
+        if !before.is_sorted_by_key(|message| message.time) {
+            // Of both. A checksum is of the book as one connection had it.
+            before.sort_by_key(|message| message.time);
+            before.iter_mut().for_each(|message| message.checksum = None);
+        }
+        Some(before)
+    }
+
+    /// A message of this connection was queued. Whether there is no way left to go on.
+    fn is_lost(&mut self, conn: Conn) -> bool {
+        let other = &self.copies[conn.other()];
+        let (is_other_in_step, other_queued) = (other.is_in_step, other.queue.len());
+        let own = &mut self.copies[conn];
+        if own.queue.len() > QUEUE_MAX {
+            own.queue.clear();
+            own.is_in_step = false;
+            return !is_other_in_step;
+        }
+        let is_nobody_in_step = !own.is_in_step && !is_other_in_step;
+        own.queue.len() > APART_MAX && (other_queued > APART_MAX || is_nobody_in_step)
+    }
+
     /// What a connection just delivered does not follow from what was emitted: it lacks something. When the other is in
-    /// step, that one goes on: gives what it has queued; `None` when there is no other in step.
+    /// step and has not delivered it yet, that one goes on: gives what it has queued; `None` when nobody can.
     pub(crate) fn distrust(&mut self, via: Via, wrong: Message) -> Option<Vec<Message>> {
         let other = via.others().iter().find(|other| self.copies[*other].is_in_step)?;
+        let due = &mut self.copies[other].due;
         // It was noted as emitted, and is not.
-        self.copies[other].due.retain(|due| due.key != wrong.key);
+        let at = due.iter().position(|due| due.key == wrong.key)?;
+        due.remove(at);
         self.copies[via.conn] = Copy::default();
         self.copies[via.conn].queue.push_back(wrong);
         let gone_on = self.go_on(other);
@@ -222,15 +276,20 @@ impl Aligned {
         self.copies[conn].snapshot = None;
     }
 
-    /// Takes what a connection has queued, to be emitted next; what is older than what was emitted stays out.
+    /// Takes what a connection has queued, to be emitted next. What is older than what was emitted comes first, without
+    /// the levels that have been replaced since.
     fn go_on(&mut self, conn: Conn) -> Vec<Message> {
         let copy = &mut self.copies[conn];
         let newest = copy.due.back().and_then(|due| due.time);
-        let queue: Vec<_> = copy.queue.drain(..).filter(|message| newest.is_none() || message.time > newest).collect();
-        if !queue.is_empty() {
-            copy.due.clear();
+        let is_newer = |message: &Message| newest.is_none() || message.time > newest;
+        let at = copy.queue.iter().position(is_newer).unwrap_or(copy.queue.len());
+        let newer = copy.queue.split_off(at);
+        let mut messages = self.late(conn);
+        if !newer.is_empty() {
+            self.copies[conn].due.clear();
         }
-        queue
+        messages.extend(newer);
+        messages
     }
 
     /// Takes what a connection has queued before something that was emitted already, without the levels that have been
@@ -304,5 +363,7 @@ const RECENT_MAX: usize = 16;
 const DUE_MAX: usize = 2_048;
 /// Messages of one book that a connection may be ahead; more mean that it delivers them in other pieces.
 const QUEUE_MAX: usize = 1_024;
+/// Messages of one book that both connections may have queued without one in common.
+const APART_MAX: usize = 64;
 /// A book without checksums of which neither connection brought anything for this long after a snapshot is that snapshot.
 const SILENCE_MIN: std::time::Duration = std::time::Duration::from_secs(1);

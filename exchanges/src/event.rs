@@ -212,7 +212,7 @@ pub struct GapId {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// The venue's own numbering skipped.
+    /// The venue's own numbering skipped; or, where it has none, each of two connections lacks what the other had.
     Sequence,
     /// The book's checksum did not match.
     Checksum,

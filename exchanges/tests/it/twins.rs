@@ -196,6 +196,8 @@ fn snapshot(venue: &str, book: &Spelled, id: i64, ms: i64) -> Option<String> {
 struct Delivery {
     /// Steps whose book message is lost.
     no_book: Vec<usize>,
+    /// Steps whose book message comes cut in half.
+    torn: Vec<usize>,
     /// Steps whose trades are lost.
     no_trades: Vec<usize>,
     /// It is cut before the first step and open again from the second on.
@@ -230,8 +232,11 @@ fn inputs(venue: &str, conn: Conn, steps: &[Step], delivery: &Delivery) -> Vec<(
         batch.push(step.clone());
         if batch.len() >= delivery.batch.max(1) || at + 1 == steps.len() {
             let sent = std::mem::take(&mut batch);
-            if !delivery.no_book.contains(&at) {
-                all.push(text(at, update(venue, &sent)));
+            let message = update(venue, &sent);
+            if delivery.torn.contains(&at) {
+                all.push(text(at, message[..message.len() / 2].into()));
+            } else if !delivery.no_book.contains(&at) {
+                all.push(text(at, message));
             }
         }
     }
@@ -435,6 +440,27 @@ proptest! {
             levels.sort();
             levels.dedup();
             prop_assert_eq!(levels.len(), two.levels.len(), "{}: a level came twice", venue);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_on_one_connection_is_read_on_the_other_or_named(
+        seed in any::<u64>(),
+        order in orders(),
+        lag in 1usize..12,
+        torn in prop::collection::vec((10usize..180, any::<bool>()), 1..12),
+        is_of_one in any::<bool>(),
+    ) {
+        let steps = market(seed, STEPS);
+        let mut both = <[Delivery; 2]>::default();
+        for (at, second) in torn {
+            both[usize::from(second && !is_of_one)].torn.push(at);
+        }
+        for venue in VENUES {
+            let (outcome, book) = run(venue, &interleaved(venue, &steps, &both, &order, lag));
+            let is_named = outcome.notes.iter().any(|note| note.starts_with("gap "));
+            prop_assert!(is_named || book == steps[STEPS - 1].book, "{}: {:?}", venue, outcome.notes);
+            prop_assert!(!(is_named && is_of_one), "{}: {:?}", venue, outcome.notes);
         }
     }
 

@@ -30,7 +30,8 @@ impl BookState {
         if self.inband.is_live() { Flags::NONE } else { Flags::AFTER_GAP }
     }
 
-    /// Takes in an update whose levels were pushed since `mark`.
+    /// Takes in an update whose levels were pushed since `mark`. Gives the connection that is to be asked for a new
+    /// snapshot, if the book needs one.
     pub(super) fn on_update(
         &mut self,
         at: At,
@@ -39,10 +40,11 @@ impl BookState {
         time: Option<Micros>,
         mark: usize,
         out: &mut Outbox,
-    ) {
+    ) -> Option<Conn> {
         if self.twins.is_alone(via) {
             self.twins.emitted(time, None, &out.events.levels[mark..]);
-            return self.take(symbol, time, mark, out);
+            self.take(symbol, time, mark, out);
+            return None;
         }
         let levels = &out.events.levels[mark..];
         match self.twins.offer(via, time, None, levels) {
@@ -61,7 +63,14 @@ impl BookState {
                 self.take_all(late, at.received, symbol, out);
             }
             Verdict::Wait => out.drop_levels(mark),
+            Verdict::Lost => {
+                out.drop_levels(mark);
+                self.inband.on_loss(symbol, Cause::Sequence, out);
+                self.twins.restart(via.conn);
+                return Some(via.conn);
+            }
         }
+        None
     }
 
     /// A connection was opened beside one that is.
@@ -115,21 +124,22 @@ impl BookState {
     ) -> Option<Conn> {
         let was_source = self.twins.is_in_step(via.conn);
         let gone_on = self.twins.on_close(via, received, None);
-        let other = via.others().iter().next();
-        match (gone_on, other) {
-            (Some(messages), Some(_)) => self.take_all(messages, received, symbol, out),
-            (None, Some(other)) if was_source && self.inband.has_delivered() => {
+        let Some(other) = via.others().iter().next() else {
+            self.inband.on_close(symbol, None, cause, out);
+            self.twins = Aligned::default();
+            return None;
+        };
+        match gone_on {
+            Some(messages) => self.take_all(messages, received, symbol, out),
+            None if was_source && self.inband.has_delivered() => {
                 self.inband.on_close(symbol, None, cause, out);
                 self.twins.restart(other);
                 return Some(other);
             }
-            (None, Some(_)) => {}
-            (_, None) => {
-                self.inband.on_close(symbol, None, cause, out);
-                self.twins = Aligned::default();
-            }
+            None => {}
         }
-        None
+        // The snapshot that a broken book waits for may have been asked for on the connection that ended.
+        (self.inband.has_delivered() && !self.inband.is_live()).then_some(other)
     }
 
     /// The book is no longer recorded: nothing of it is missed from here on.

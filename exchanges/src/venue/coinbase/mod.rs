@@ -235,11 +235,14 @@ impl Adapter for Coinbase {
         let Self { json, scanned, lane, subscriptions, asked, backfills, .. } = self;
         let (subscriptions, asked) = (&mut subscriptions[at.conn], &mut asked[at.conn]);
         let via = lane.conns.via(at.conn);
+        let mut lost = None;
         let mut on_message = |message: Message<'_, '_>| match message {
             Message::Update { product, time, changes } => {
                 let symbol = out.symbols.intern(product)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
-                lane.markets.entry(symbol).on_update(at, via, symbol, time, changes, out)
+                let conn = lane.markets.entry(symbol).on_update(at, via, symbol, time, changes, out)?;
+                lost = conn.map(|conn| (conn, symbol));
+                Ok(())
             }
             Message::Match(trade) => {
                 let symbol = out.symbols.intern(trade.product)?;
@@ -283,6 +286,10 @@ impl Adapter for Coinbase {
             Some((product, time)) => on_message(Message::Update { product, time, changes: Changes::Scanned(scanned) }),
             None => json.read(bytes, |root| on_message(wire::read(root)?)),
         };
+        if let Some((conn, symbol)) = lost {
+            self.resyncs[conn].want(symbol, at.received);
+            self.send_resyncs(at.received, out);
+        }
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
         }
@@ -381,12 +388,11 @@ impl Market {
         venue_time: Option<Micros>,
         changes: Changes<'_, '_>,
         out: &mut Outbox,
-    ) -> Result<(), FrameError> {
+    ) -> Result<Option<Conn>, FrameError> {
         let head = LevelHead::new(at.received, symbol, None, venue_time, self.book.flags());
         let mark = out.level_mark();
         changes.push(&head, out).inspect_err(|_| out.drop_levels(mark))?;
-        self.book.on_update(at, via, symbol, venue_time, mark, out);
-        Ok(())
+        Ok(self.book.on_update(at, via, symbol, venue_time, mark, out))
     }
 
     fn on_snapshot(

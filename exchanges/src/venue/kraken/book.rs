@@ -96,6 +96,12 @@ impl BookState {
                 out.drop_levels(mark);
                 None
             }
+            Verdict::Lost => {
+                out.drop_levels(mark);
+                self.on_loss(head.symbol, Cause::Sequence, out);
+                self.twins.restart(via.conn);
+                Some(via.conn)
+            }
         }
     }
 
@@ -134,7 +140,7 @@ impl BookState {
             self.on_change(symbol, cause, out);
             return None;
         };
-        match gone_on {
+        let asked = match gone_on {
             Some(messages) => {
                 let via = Via { conn: other, ..via };
                 let at = At { pos: out.pos(), received, conn: other };
@@ -148,7 +154,9 @@ impl BookState {
                 Some(other)
             }
             None => None,
-        }
+        };
+        // The snapshot that a broken book waits for may have been asked for on the connection that ended.
+        asked.or_else(|| (self.inband.has_delivered() && !self.inband.is_live()).then_some(other))
     }
 
     /// Whether the book would go on if this connection were the only one.
