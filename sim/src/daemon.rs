@@ -11,14 +11,14 @@ use tapeway::{
     status::{LaneStatus, Shared},
     writer::{self, Undone},
 };
-use tapeway_exchanges::{decoder::Decoder, ids::FramePos, venue::VenueSpec};
+use tapeway_exchanges::{decoder::Decoder, ids::FramePos};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     database::link::SimConnector,
     mutation::Mutation,
     oracle::{LaneOracle, Violation},
-    scenario::Scenario,
+    scenario::{LaneSetup, Scenario},
     session::Session,
 };
 
@@ -67,8 +67,8 @@ impl Daemon {
     ) -> Result<Self, NotStarted> {
         let journal = Journal::on_disk(Arc::new(disk.clone()), &scenario.journal)?;
         let mut sessions = Vec::new();
-        for ((kind, _), oracle) in scenario.lanes.iter().zip(oracles) {
-            sessions.push(open(&journal, scenario, kind.spec(), oracle, (now_ms, mutation))?);
+        for (setup, oracle) in scenario.lanes.iter().zip(oracles) {
+            sessions.push(open(&journal, scenario, *setup, oracle, (now_ms, mutation))?);
         }
         let lanes = sessions.iter().map(|session| Arc::clone(&session.lane)).collect();
         let (stop, stopped) = watch::channel(None);
@@ -81,10 +81,11 @@ impl Daemon {
 fn open(
     journal: &Journal,
     scenario: &Scenario,
-    spec: &'static VenueSpec,
+    setup: LaneSetup,
     oracle: &mut LaneOracle,
     (now_ms, mutation): (u64, Option<Mutation>),
 ) -> Result<Session, NotStarted> {
+    let spec = setup.kind.spec();
     let (lane_journal, recovered) = journal.lane(spec.name, &oracle.name)?;
     oracle.recovered(recovered.end.get(), None).map_err(NotStarted::Wrong)?;
     let lane = Arc::new(Lane {
@@ -108,5 +109,5 @@ fn open(
     };
     let status = Arc::new(Shared::new(LaneStatus::default()));
     let intake = Intake::new(Arc::clone(&lane), lane_journal, decoder, status, scenario.writer.chunk_rows_max);
-    Ok(Session::new(lane, intake, now_ms))
+    Ok(Session::new(lane, setup, intake, now_ms))
 }

@@ -29,12 +29,15 @@ enum Command {
         /// Steps before everything is left to settle.
         #[arg(long, default_value_t = world::STEPS)]
         steps: u64,
-        /// Kinds of faults: any, calm, feed, disk, database.
+        /// Kinds of faults: any, twins (any, with two connections a lane), calm, feed, disk, database.
         #[arg(long, default_value = "any", value_parser = mix)]
         scenario: Mix,
         /// A lie that the oracle must find, by its name.
         #[arg(long, value_parser = mutation)]
         mutation: Option<Mutation>,
+        /// Writes the frames of a world that finds something, and what they give, to standard error.
+        #[arg(long)]
+        frames: bool,
         /// Goes on after a seed that found something, to at most so many.
         #[arg(long, default_value_t = 1)]
         findings: u64,
@@ -51,7 +54,7 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 }
 
 fn mix(text: &str) -> Result<Mix, String> {
-    Mix::parse(text).ok_or_else(|| "any, calm, feed, disk or database".into())
+    Mix::parse(text).ok_or_else(|| "any, twins, calm, feed, disk or database".into())
 }
 
 fn mutation(text: &str) -> Result<Mutation, String> {
@@ -64,7 +67,8 @@ thread_local! {
 }
 
 fn main() -> ExitCode {
-    let Command::Run { seed, seeds, steps, scenario, mutation, findings, log } = Arguments::parse().command;
+    let Command::Run { seed, seeds, steps, scenario, mutation, frames: tells_frames, findings, log } =
+        Arguments::parse().command;
     let seeds = seeds.unwrap_or_else(|| seed.map_or(0..100, |seed| seed..seed.saturating_add(1)));
     if let Some(filter) = log {
         let lines = tracing_subscriber::fmt().without_time().with_target(false).with_ansi(false);
@@ -80,7 +84,7 @@ fn main() -> ExitCode {
     let total = seeds.end.saturating_sub(seeds.start);
     for seed in seeds {
         SEED.set(seed);
-        let options = Options { seed, steps, mix: scenario, mutation };
+        let options = Options { seed, steps, mix: scenario, mutation, tells_frames };
         match panic::catch_unwind(|| world::run(options)) {
             Ok(Ok(summary)) => {
                 frames += summary.frames;

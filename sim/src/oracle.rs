@@ -5,17 +5,17 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tapeway::{lane::Lane, store::table::Table};
 use tapeway_exchanges::{
     adapter::At,
-    conn::Conn,
     decoder::Decoder,
     event::{Channel, Events, Note},
     ids::{FramePos, Nanos},
-    input::Kind,
+    input::Origin,
     venue::VenueSpec,
 };
 
@@ -48,7 +48,7 @@ pub struct LaneOracle {
 }
 
 struct Logged {
-    kind: Kind,
+    origin: Origin,
     received: Nanos,
     bytes: Vec<u8>,
 }
@@ -91,14 +91,36 @@ impl LaneOracle {
     }
 
     /// The journal accepted a frame.
-    pub fn journaled(&mut self, kind: Kind, received: Nanos, bytes: &[u8]) {
-        self.log.push(Logged { kind, received, bytes: bytes.to_vec() });
+    pub fn journaled(&mut self, origin: Origin, received: Nanos, bytes: &[u8]) {
+        self.log.push(Logged { origin, received, bytes: bytes.to_vec() });
     }
 
     /// Frames journaled that survived.
     #[must_use]
     pub fn frames(&self) -> u64 {
         self.log.len() as u64
+    }
+
+    /// Every frame, from where it came, and what the straight decode makes of it: a line each.
+    ///
+    /// # Errors
+    ///
+    /// As `out` has them.
+    pub fn tell(&self, out: &mut impl io::Write) -> io::Result<()> {
+        for (pos, Logged { origin, bytes, .. }) in self.log.iter().enumerate() {
+            let Origin { kind, conn } = origin;
+            write!(out, "{} {pos} {} {conn} {}", self.name, kind.name(), String::from_utf8_lossy(bytes))?;
+            if let Some(truth) = self.truths.get(pos) {
+                let messages = truth.rows[Table::BookDeltas as usize].chunk_by(|one, next| one.id == next.id);
+                let levels: Vec<_> = messages.map(|rows| (rows.len(), rows[0].flags, rows[0].id)).collect();
+                let counts = truth.rows.each_ref().map(Vec::len);
+                write!(out, " rows {counts:?} levels {levels:?} gaps {:?} rejects {:?}", truth.gaps, truth.rejects)?;
+                let ends = truth.ends.iter().map(|(pos, ordinal, end)| format!("{pos}.{ordinal} {}", end.state));
+                write!(out, " ends {:?}", ends.collect::<Vec<_>>())?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
     }
 
     /// Frames that a restored database asks for may be gone.
@@ -223,7 +245,8 @@ impl LaneOracle {
             let logged = &self.log[self.truths.len()];
             let pos = FramePos::new(self.truths.len() as u64);
             let mut bytes = logged.bytes.clone();
-            self.reference.apply(At { pos, received: logged.received, conn: Conn::FIRST }, logged.kind, &mut bytes);
+            let Origin { kind, conn } = logged.origin;
+            self.reference.apply(At { pos, received: logged.received, conn }, kind, &mut bytes);
             self.reference.actions().clear();
             let events = self.reference.swap_events(Events::default());
             self.symbols = events.symbols.iter().map(|symbol| symbol.to_string()).collect();
@@ -420,10 +443,12 @@ impl LaneOracle {
     }
 
     /// Frames whose text has this number.
-    fn frames_with(&self, id: i64) -> Vec<(usize, String)> {
+    fn frames_with(&self, id: i64) -> Vec<(usize, Origin, String)> {
         let text = id.to_string();
-        let frames = self.log.iter().enumerate().map(|(pos, logged)| (pos, String::from_utf8_lossy(&logged.bytes)));
-        frames.filter(|(_, bytes)| bytes.contains(&text)).map(|(pos, bytes)| (pos, bytes.into_owned())).collect()
+        let frames = self.log.iter().enumerate();
+        let texts =
+            frames.map(|(pos, logged)| (pos, logged.origin, String::from_utf8_lossy(&logged.bytes).into_owned()));
+        texts.filter(|(_, _, bytes)| bytes.contains(&text)).collect()
     }
 
     fn has_refusals(&self, lane: i32, state: &State) -> bool {
@@ -453,21 +478,24 @@ impl LaneOracle {
         let mut run: Vec<&Row> = Vec::new();
         let mut seqs = std::collections::BTreeSet::new();
         let mut is_whole = false;
-        for ((_, pos), tables) in state.rows.range((lane, 0)..(lane + 1, 0)) {
+        for (_, tables) in state.rows.range((lane, 0)..(lane + 1, 0)) {
             let own: Vec<&Row> = tables[1].iter().filter(|row| row.instrument == *number).collect();
-            let Some(first) = own.first() else { continue };
-            let _ = pos;
-            if first.flags & SNAPSHOT != 0 {
-                book = Default::default();
-                own.iter().for_each(|row| put(&mut book, row));
-                let id = first.id.unwrap_or_default();
-                run.retain(|row| row.id.is_some_and(|seq| seq > id));
-                run.iter().for_each(|row| put(&mut book, row));
-                is_whole = true;
-            } else {
-                seqs.extend(first.id);
-                own.iter().for_each(|row| put(&mut book, row));
-                run.extend(own);
+            // One frame may let several messages go that waited for it.
+            for message in own.chunk_by(|one, next| (one.flags & SNAPSHOT, one.id) == (next.flags & SNAPSHOT, next.id))
+            {
+                let first = message[0];
+                if first.flags & SNAPSHOT != 0 {
+                    book = Default::default();
+                    message.iter().for_each(|row| put(&mut book, row));
+                    let id = first.id.unwrap_or_default();
+                    run.retain(|row| row.id.is_some_and(|seq| seq > id));
+                    run.iter().for_each(|row| put(&mut book, row));
+                    is_whole = true;
+                } else {
+                    seqs.extend(first.id);
+                    message.iter().for_each(|row| put(&mut book, row));
+                    run.extend(message);
+                }
             }
         }
         if is_whole && !venue.unprovable.contains(&index) && !venue.lied.contains(&index) {
@@ -488,8 +516,10 @@ impl LaneOracle {
             }
             if !gaps.iter().any(|gap| gap.covers(from) && gap.covers(to)) {
                 return Err(format!(
-                    "{}: book message {from}..{to} of {} is neither stored nor in a gap; gaps {gaps:?}",
-                    self.name, symbol.name
+                    "{}: book message {from}..{to} of {} is neither stored nor in a gap; stored from {first}, in frames {:?}, gaps {gaps:?}",
+                    self.name,
+                    symbol.name,
+                    self.frames_with(to)
                 ));
             }
         }

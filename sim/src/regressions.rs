@@ -65,4 +65,35 @@ pub const ALL: &[Regression] = &[
         found: "when the sync of recovery itself failed, the next recovery believed what it could read, and a later power \
                 cut took durable frames",
     },
+    Regression {
+        name: "twins that wait for each other",
+        seed: 338,
+        steps: 200,
+        mix: Mix::Twins,
+        found: "after a frame of one Kraken connection could not be decoded, both delivered the same messages and \
+                each waited for the other: the book stood still for ever, without a gap",
+    },
+    Regression {
+        name: "twins that wait for each other, on Coinbase",
+        seed: 133,
+        steps: 200,
+        mix: Mix::Twins,
+        found: "the same, each connection having lost something of its own",
+    },
+    Regression {
+        name: "a snapshot asked for on a connection that ends",
+        seed: 2596,
+        steps: 200,
+        mix: Mix::Twins,
+        found: "a broken book waited for ever for a snapshot that had been asked for on a connection that was \
+                replaced meanwhile",
+    },
+    Regression {
+        name: "twins that are both wrong",
+        seed: 4035,
+        steps: 200,
+        mix: Mix::Twins,
+        found: "a message that both Kraken connections had delivered did not fit the book, and each of its \
+                successors was held to be the other connection's fault in turn: the book stood still for ever",
+    },
 ];

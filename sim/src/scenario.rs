@@ -9,8 +9,8 @@ use crate::{database::faults::Faults, rng::Rng, venue};
 /// One world's circumstances, all from its seed.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// The venue and the number of instruments of each lane.
-    pub lanes: Vec<(venue::Kind, usize)>,
+    /// The lanes.
+    pub lanes: Vec<LaneSetup>,
     /// The journal's settings.
     pub journal: Journal,
     /// The writer's settings.
@@ -23,6 +23,27 @@ pub struct Scenario {
     pub poison_every: u64,
     /// What goes wrong with everything else, per thousand steps.
     pub events: Events,
+}
+
+/// One lane.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneSetup {
+    /// Its venue.
+    pub kind: venue::Kind,
+    /// The number of its instruments.
+    pub symbols: usize,
+    /// How many connections it is to have: 1 or 2.
+    pub redundancy: usize,
+    /// Milliseconds after which a connection is replaced, at least and at most.
+    pub lifetime_ms: Option<(u64, u64)>,
+}
+
+impl LaneSetup {
+    /// Whether it ever has a second connection.
+    #[must_use]
+    pub fn has_second(&self) -> bool {
+        self.redundancy > 1 || self.lifetime_ms.is_some()
+    }
 }
 
 /// What goes wrong per thousand steps of the world.
@@ -57,6 +78,8 @@ pub struct Events {
 pub enum Mix {
     /// As the seed has it.
     Any,
+    /// As the seed has it, and lanes have two connections, or a second one while the first is replaced.
+    Twins,
     /// Nothing goes wrong.
     Calm,
     /// Only the feed.
@@ -73,6 +96,7 @@ impl Mix {
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "any" => Some(Self::Any),
+            "twins" => Some(Self::Twins),
             "calm" => Some(Self::Calm),
             "feed" => Some(Self::Feed),
             "disk" => Some(Self::Disk),
@@ -87,7 +111,13 @@ impl Scenario {
     #[must_use]
     pub fn new(rng: &mut Rng, mix: Mix) -> Self {
         let lanes = 1 + rng.below(5) / 4;
-        let lanes = (0..lanes).map(|_| (*rng.pick(&venue::Kind::ALL), 1 + rng.index(3))).collect();
+        let lanes = (0..lanes)
+            .map(|_| {
+                let (kind, symbols) = (*rng.pick(&venue::Kind::ALL), 1 + rng.index(3));
+                let (redundancy, lifetime_ms) = if mix == Mix::Twins { twins(rng) } else { (1, None) };
+                LaneSetup { kind, symbols, redundancy, lifetime_ms }
+            })
+            .collect();
         let small = rng.chance(500);
         let journal = Journal {
             dir: "/journal".into(),
@@ -111,7 +141,9 @@ impl Scenario {
             queue_chunks_max: 1 + rng.index(12),
             chunk_rows_max: 1 + rng.index(60),
         };
-        let has = |rng: &mut Rng, mixes: &[Mix]| mixes.contains(&mix) || (mix == Mix::Any && rng.chance(600));
+        let has = |rng: &mut Rng, mixes: &[Mix]| {
+            mixes.contains(&mix) || (matches!(mix, Mix::Any | Mix::Twins) && rng.chance(600))
+        };
         let (has_feed, has_disk, has_database) =
             (has(rng, &[Mix::Feed]), has(rng, &[Mix::Disk]), has(rng, &[Mix::Database]));
         let mut some = |is_on: bool, most: u64| if is_on && rng.chance(600) { rng.between(1, most) } else { 0 };
@@ -150,4 +182,10 @@ impl Scenario {
         };
         Self { lanes, journal, writer, feed, database, poison_every, events }
     }
+}
+
+/// How many connections a lane has, and how long each lives: two at times, if not always.
+fn twins(rng: &mut Rng) -> (usize, Option<(u64, u64)>) {
+    let lifetime = Some((2_000, rng.between(4_000, 20_000)));
+    *rng.pick(&[(2, None), (2, lifetime), (1, lifetime)])
 }

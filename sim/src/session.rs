@@ -7,29 +7,54 @@ use std::sync::Arc;
 use tapeway::{journal, lane::Lane, session::intake::Intake};
 use tapeway_exchanges::{
     adapter::{CloseKind, CloseReason, HttpRequest, LanePlan},
+    conn::{Conn, Conns, PerConn},
     ids::Nanos,
-    input::{self, Kind},
+    input::{self, Kind, Origin},
 };
 
-use crate::{mutation::Mutation, oracle::LaneOracle, rng::Rng, venue::Venue};
+use crate::{mutation::Mutation, oracle::LaneOracle, rng::Rng, scenario::LaneSetup, venue::Venue};
 
 /// One lane's session.
 pub struct Session {
     /// The lane.
     pub lane: Arc<Lane>,
+    setup: LaneSetup,
     intake: Intake,
-    state: Connection,
+    slots: PerConn<Slot>,
+    /// The journal takes nothing, and nothing is read.
+    is_full: bool,
     requests: Vec<Pending>,
     is_begun: bool,
     next_tick_ms: u64,
 }
 
-/// How the connection stands.
+/// How one of the lane's connections stands.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Slot {
+    /// It is not wanted.
+    #[default]
+    Idle,
+    Down {
+        until_ms: u64,
+    },
+    Open(Open),
+}
+
+/// An open connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Connection {
-    Down { until_ms: u64 },
-    Open,
-    Full,
+struct Open {
+    /// When it is to be replaced.
+    rotate_ms: u64,
+    retiring: Option<Retiring>,
+    /// Since when the lane could go on with it alone.
+    ready_since_ms: Option<u64>,
+}
+
+/// Why a connection is to be replaced, and when it is closed whether or not the other is ready.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Retiring {
+    kind: CloseKind,
+    deadline_ms: u64,
 }
 
 struct Pending {
@@ -60,9 +85,10 @@ pub struct Surroundings<'a> {
 impl Session {
     /// A session over a recovered journal.
     #[must_use]
-    pub fn new(lane: Arc<Lane>, intake: Intake, now_ms: u64) -> Self {
-        let state = Connection::Down { until_ms: now_ms };
-        Self { lane, intake, state, requests: Vec::new(), is_begun: false, next_tick_ms: now_ms }
+    pub fn new(lane: Arc<Lane>, setup: LaneSetup, intake: Intake, now_ms: u64) -> Self {
+        let mut slots = PerConn::default();
+        slots[Conn::FIRST] = Slot::Down { until_ms: now_ms };
+        Self { lane, setup, intake, slots, is_full: false, requests: Vec::new(), is_begun: false, next_tick_ms: now_ms }
     }
 
     /// Does some of what is to be done now.
@@ -78,25 +104,21 @@ impl Session {
                 Err(lost) => return Err(lost),
             }
         }
-        let result = match self.state {
-            Connection::Down { until_ms } if with.now_ms >= until_ms => self.open(with),
-            Connection::Down { .. } => self.flush(),
-            Connection::Open => self.pump(with),
-            Connection::Full => self.until_room(with),
-        };
+        let result = if self.is_full { self.until_room(with) } else { self.pump(with) };
         match result {
             Err(journal::Error::Full { .. }) => {
-                with.venue.conn = None;
+                with.venue.hang_up();
+                self.slots = PerConn::default();
                 self.requests.clear();
                 self.intake.decoder().actions().clear();
-                self.state = Connection::Full;
+                self.is_full = true;
                 Ok(())
             }
             result => result,
         }
     }
 
-    /// Ends the connection and seals the journal, as a stop does.
+    /// Ends the connections and seals the journal, as a stop does.
     ///
     /// # Errors
     ///
@@ -105,16 +127,18 @@ impl Session {
         if !self.is_begun {
             return Ok(());
         }
-        if self.state == Connection::Open {
-            self.close(with, CloseKind::Shutdown)?;
+        for conn in Conn::ALL {
+            self.end(with, conn, CloseKind::Shutdown)?;
         }
         self.intake.seal()
     }
 
-    /// Whether a connection is open.
+    /// Whether it has the connections it is to have, and none is to be replaced.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.state == Connection::Open
+    pub fn is_whole(&self) -> bool {
+        let stays = Conn::ALL.into_iter().filter(|conn| self.is_staying(*conn) && self.is_open(*conn)).count();
+        let is_over = |conn: &Conn| self.slots[*conn] == Slot::Idle || self.is_staying(*conn);
+        stays == self.setup.redundancy && Conn::ALL.iter().all(is_over)
     }
 
     /// When the next request is due.
@@ -137,48 +161,139 @@ impl Session {
         if self.is_begun { self.intake.flush() } else { Ok(()) }
     }
 
-    fn open(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
-        with.venue.open();
-        self.state = Connection::Open;
+    fn pump(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
+        if self.setup.has_second() {
+            self.bury(with, CloseKind::Shutdown)?;
+            self.arrange(with);
+        }
+        let (mut is_opened, mut read) = (false, Conns::NONE);
+        for conn in Conn::ALL {
+            match self.slots[conn] {
+                Slot::Down { until_ms } if with.now_ms >= until_ms => {
+                    self.open(with, conn)?;
+                    is_opened = true;
+                }
+                Slot::Open(_) => {
+                    read.insert(conn);
+                    let is_late = self.setup.has_second() && !with.is_calm && with.rng.chance(200);
+                    if !is_late {
+                        self.read(with, conn)?;
+                    }
+                }
+                Slot::Idle | Slot::Down { .. } => {}
+            }
+        }
+        if read.is_empty() {
+            return if is_opened { Ok(()) } else { self.flush() };
+        }
+        if self.has_open() {
+            self.answers(with)?;
+        }
+        if self.has_open() && with.now_ms >= self.next_tick_ms {
+            self.next_tick_ms = with.now_ms + 1_000;
+            self.intake.decoder().tick(with.received);
+            self.act(with)?;
+            self.hand_over(with)?;
+        }
+        let mut is_ended = !self.has_open();
+        for conn in read.iter().filter(|conn| self.is_open(*conn)).collect::<Vec<_>>() {
+            is_ended |= self.watch(with, conn)?;
+        }
+        self.act(with)?;
+        if is_ended {
+            return Ok(());
+        }
+        if with.is_calm || with.rng.chance(600) { self.intake.flush() } else { Ok(()) }
+    }
+
+    fn open(&mut self, with: &mut Surroundings<'_>, conn: Conn) -> Result<(), journal::Error> {
+        with.venue.open(conn);
+        let lifetime = self.setup.lifetime_ms.map(|(least, most)| with.rng.between(least, most));
+        let rotate_ms = lifetime.map_or(u64::MAX, |lifetime| with.now_ms + lifetime);
+        self.slots[conn] = Slot::Open(Open { rotate_ms, retiring: None, ready_since_ms: None });
         let plan = serde_json::to_vec(with.plan).unwrap_or_default();
-        self.take(with, Kind::Open, &plan)?;
+        self.take(with, (Kind::Open, conn), &plan)?;
         self.act(with)
     }
 
-    fn pump(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
+    fn read(&mut self, with: &mut Surroundings<'_>, conn: Conn) -> Result<(), journal::Error> {
         let count = 1 + with.rng.index(12);
         for _ in 0..count {
-            let Some(text) = with.venue.conn.as_mut().and_then(|conn| conn.wire.pop_front()) else { break };
-            self.take(with, Kind::Text, text.as_bytes())?;
+            let Some(text) = with.venue.sockets[conn].as_mut().and_then(|socket| socket.wire.pop_front()) else {
+                break;
+            };
+            self.take(with, (Kind::Text, conn), text.as_bytes())?;
             self.act(with)?;
-            if self.state != Connection::Open {
-                return Ok(());
+            if !self.is_open(conn) {
+                break;
             }
             if self.intake.is_chunk_full() {
                 self.intake.flush()?;
             }
         }
-        self.answers(with)?;
-        if self.state != Connection::Open {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Ends a connection that the venue, its silence or bad luck ends. Whether it did.
+    fn watch(&mut self, with: &mut Surroundings<'_>, conn: Conn) -> Result<bool, journal::Error> {
+        let kind = match &with.venue.sockets[conn] {
+            None => CloseKind::Lost,
+            Some(socket) if socket.is_stalled() && socket.wire.is_empty() && (with.is_calm || with.rng.chance(100)) => {
+                CloseKind::Stall
+            }
+            Some(_) => {
+                let cut = with.venue.faults.cut;
+                if !with.rng.chance(cut) {
+                    return Ok(false);
+                }
+                CloseKind::Lost
+            }
+        };
+        let retiring = if let Slot::Open(open) = self.slots[conn] { open.retiring } else { None };
+        self.end(with, conn, retiring.map_or(kind, |retiring| retiring.kind))?;
+        Ok(true)
+    }
+
+    /// Sees to it that as many connections as are asked for are open or about to be.
+    fn arrange(&mut self, with: &mut Surroundings<'_>) {
+        for conn in Conn::ALL {
+            let staying = Conn::ALL.into_iter().filter(|conn| self.is_staying(*conn)).count();
+            if staying < self.setup.redundancy && self.slots[conn] == Slot::Idle {
+                self.slots[conn] = Slot::Down { until_ms: with.now_ms + with.rng.between(1, 1_000) };
+            }
         }
-        if with.now_ms >= self.next_tick_ms {
-            self.next_tick_ms = with.now_ms + 1_000;
-            self.intake.decoder().tick(with.received);
-            self.act(with)?;
+    }
+
+    /// A connection is to be replaced: it ends when the other can go on alone, or after [`HANDOVER_MAX_MS`].
+    fn retire(&mut self, with: &mut Surroundings<'_>, conn: Conn, kind: CloseKind) {
+        if let Slot::Open(open) = &mut self.slots[conn]
+            && open.retiring.is_none()
+        {
+            open.retiring = Some(Retiring { kind, deadline_ms: with.now_ms + HANDOVER_MAX_MS });
         }
-        if self.state != Connection::Open {
-            return Ok(());
+        self.arrange(with);
+    }
+
+    /// Ends connections that are to be replaced and can be, and finds those whose lifetime is over.
+    fn hand_over(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
+        for conn in Conn::ALL {
+            let is_ready = self.intake.decoder().is_ready(conn);
+            let Slot::Open(open) = &mut self.slots[conn] else { continue };
+            open.ready_since_ms = if is_ready { open.ready_since_ms.or(Some(with.now_ms)) } else { None };
+            if with.now_ms >= open.rotate_ms && !with.is_calm {
+                self.retire(with, conn, CloseKind::Rotation);
+            }
         }
-        let Some(conn) = &with.venue.conn else { return self.close(with, CloseKind::Lost) };
-        if conn.is_stalled() && conn.wire.is_empty() && (with.is_calm || with.rng.chance(100)) {
-            return self.close(with, CloseKind::Stall);
+        for conn in Conn::ALL {
+            let since = |slot| if let Slot::Open(open) = slot { open.ready_since_ms } else { None };
+            let other = since(self.slots[conn.other()]);
+            let is_covered = other.is_some_and(|since| with.now_ms - since >= HANDOVER_OVERLAP_MS);
+            let Slot::Open(Open { retiring: Some(retiring), .. }) = self.slots[conn] else { continue };
+            if is_covered || with.now_ms >= retiring.deadline_ms {
+                self.end(with, conn, retiring.kind)?;
+            }
         }
-        let cut = with.venue.faults.cut;
-        if with.rng.chance(cut) {
-            return self.close(with, CloseKind::Lost);
-        }
-        if with.is_calm || with.rng.chance(600) { self.intake.flush() } else { Ok(()) }
+        Ok(())
     }
 
     /// Takes in what is due of the answers to requests.
@@ -195,7 +310,7 @@ impl Session {
                 }
                 None => self.requests.push(Pending { request, due_ms: with.now_ms + with.rng.between(500, 30_000) }),
             }
-            if self.state != Connection::Open {
+            if !self.has_open() {
                 break;
             }
         }
@@ -204,43 +319,111 @@ impl Session {
 
     /// Does what the adapter wants done.
     fn act(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
-        let actions = std::mem::take(self.intake.decoder().actions());
-        for (_, text) in &actions.sends {
-            with.venue.message(text);
+        while !self.intake.decoder().actions().is_idle() {
+            let actions = std::mem::take(self.intake.decoder().actions());
+            for (conn, text) in &actions.sends {
+                with.venue.message(*conn, text);
+            }
+            for request in actions.requests {
+                let delay = u64::try_from(request.delay.as_millis()).unwrap_or(u64::MAX);
+                let late = if with.is_calm { 1 } else { with.rng.between(1, 400) };
+                self.requests.push(Pending { request, due_ms: with.now_ms + delay + late });
+            }
+            for (conn, reason) in actions.reconnects {
+                match reason.kind {
+                    CloseKind::VenueRestart | CloseKind::Rotation => self.retire(with, conn, reason.kind),
+                    CloseKind::Lost
+                    | CloseKind::Stall
+                    | CloseKind::Protocol
+                    | CloseKind::Shutdown
+                    | CloseKind::JournalFull => self.end(with, conn, reason.kind)?,
+                }
+            }
         }
-        for request in actions.requests {
-            let delay = u64::try_from(request.delay.as_millis()).unwrap_or(u64::MAX);
-            let late = if with.is_calm { 1 } else { with.rng.between(1, 400) };
-            self.requests.push(Pending { request, due_ms: with.now_ms + delay + late });
-        }
-        match actions.reconnects.into_iter().next() {
-            Some((_, reason)) => self.close(with, reason.kind),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    fn close(&mut self, with: &mut Surroundings<'_>, kind: CloseKind) -> Result<(), journal::Error> {
-        with.venue.conn = None;
-        self.requests.clear();
+    /// Ends a connection, if it is open; another follows where one is wanted.
+    fn end(&mut self, with: &mut Surroundings<'_>, conn: Conn, kind: CloseKind) -> Result<(), journal::Error> {
+        if !self.is_open(conn) {
+            return Ok(());
+        }
+        with.venue.sockets[conn] = None;
+        self.slots[conn] = Slot::Idle;
         let wait = if with.is_calm { 100 } else { with.rng.between(1, 3_000) };
-        self.state = Connection::Down { until_ms: with.now_ms + wait };
+        let staying = Conn::ALL.into_iter().filter(|conn| self.is_staying(*conn)).count();
+        if staying < self.setup.redundancy {
+            self.slots[conn] = Slot::Down { until_ms: with.now_ms + wait };
+        }
+        self.closed(with, conn, kind)
+    }
+
+    /// Journals the end of a connection.
+    fn closed(&mut self, with: &mut Surroundings<'_>, conn: Conn, kind: CloseKind) -> Result<(), journal::Error> {
         let reason = CloseReason { kind, detail: "as the world has it".into() };
-        self.take(with, Kind::Close, &serde_json::to_vec(&reason).unwrap_or_default())?;
-        self.intake.decoder().actions().clear();
+        self.take(with, (Kind::Close, conn), &serde_json::to_vec(&reason).unwrap_or_default())?;
+        if !self.has_open() {
+            self.requests.clear();
+            self.intake.decoder().actions().clear();
+        }
         self.intake.flush()
     }
 
-    fn until_room(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
-        if self.intake.has_room()? { self.close(with, CloseKind::JournalFull) } else { Ok(()) }
+    /// Journals the end of connections that the journal believes open and that are not.
+    fn bury(&mut self, with: &mut Surroundings<'_>, kind: CloseKind) -> Result<(), journal::Error> {
+        for conn in self.intake.decoder().open().iter().filter(|conn| !self.is_open(*conn)).collect::<Vec<_>>() {
+            self.closed(with, conn, kind)?;
+        }
+        Ok(())
     }
 
-    fn take(&mut self, with: &mut Surroundings<'_>, kind: Kind, bytes: &[u8]) -> Result<(), journal::Error> {
-        self.intake.take(kind, with.received, bytes)?;
+    fn until_room(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
+        if !self.intake.has_room()? {
+            return Ok(());
+        }
+        self.is_full = false;
+        if self.setup.has_second() {
+            return self.bury(with, CloseKind::JournalFull);
+        }
+        let wait = if with.is_calm { 100 } else { with.rng.between(1, 3_000) };
+        self.slots[Conn::FIRST] = Slot::Down { until_ms: with.now_ms + wait };
+        self.closed(with, Conn::FIRST, CloseKind::JournalFull)
+    }
+
+    fn is_open(&self, conn: Conn) -> bool {
+        matches!(self.slots[conn], Slot::Open(_))
+    }
+
+    fn has_open(&self) -> bool {
+        Conn::ALL.into_iter().any(|conn| self.is_open(conn))
+    }
+
+    /// Whether it is open, or will be, and is to stay so.
+    fn is_staying(&self, conn: Conn) -> bool {
+        match self.slots[conn] {
+            Slot::Idle => false,
+            Slot::Down { .. } => true,
+            Slot::Open(open) => open.retiring.is_none(),
+        }
+    }
+
+    fn take(
+        &mut self,
+        with: &mut Surroundings<'_>,
+        origin: impl Into<Origin>,
+        bytes: &[u8],
+    ) -> Result<(), journal::Error> {
+        let origin = origin.into();
+        self.intake.take(origin, with.received, bytes)?;
         let is_lie = with.mutation == Some(Mutation::JournalDiffers) && with.oracle.frames() == 40;
-        with.oracle.journaled(kind, with.received, if is_lie { b"{}" } else { bytes });
+        with.oracle.journaled(origin, with.received, if is_lie { b"{}" } else { bytes });
         Ok(())
     }
 }
 
 /// Requests of one lane answered in one step.
 const UNDER_WAY_MAX: usize = 4;
+/// Longest a connection that is to be replaced waits for the other to be ready.
+const HANDOVER_MAX_MS: u64 = 30_000;
+/// How long both run once the new one is ready.
+const HANDOVER_OVERLAP_MS: u64 = 1_000;

@@ -18,7 +18,7 @@ use crate::{
     mutation::Mutation,
     oracle::{LaneOracle, Violation},
     rng::Rng,
-    scenario::{Mix, Scenario},
+    scenario::{LaneSetup, Mix, Scenario},
     session::{Session, Surroundings},
     venue::{self, Venue, text::EPOCH_US},
 };
@@ -34,6 +34,8 @@ pub struct Options {
     pub mix: Mix,
     /// A lie that must be found.
     pub mutation: Option<Mutation>,
+    /// Whether a world that finds something writes its frames to standard error.
+    pub tells_frames: bool,
 }
 
 /// What a run did.
@@ -100,31 +102,41 @@ struct World {
 ///
 /// If the system refuses to make a runtime of one thread, or the code under test panics.
 pub fn run(options: Options) -> Result<Summary, Found> {
-    let Options { seed, steps, .. } = options;
     let mut world = World::new(options);
-    for step in 0..steps {
-        debug!(step, now_ms = world.now_ms, "step");
-        world.step().map_err(|what| Found { seed, step, what })?;
-    }
-    world.calm_down();
-    let mut settling = 0;
-    while !world.is_settled() {
-        let step = steps + settling;
-        if settling > SETTLING_STEPS_MAX {
-            let what = format!("nothing has gone wrong for {settling} steps, and still: {}", world.unsettled());
-            return Err(Found { seed, step, what });
+    let result = world.run(options);
+    if options.tells_frames && result.is_err() {
+        for oracle in &world.oracles {
+            // Who reads it may have had enough.
+            drop(oracle.tell(&mut std::io::stderr().lock()));
         }
-        world.settle(settling).map_err(|what| Found { seed, step, what })?;
-        settling += 1;
     }
-    let step = steps + settling;
-    world.check_all().map_err(|what| Found { seed, step, what })?;
-    let frames = world.oracles.iter().map(LaneOracle::frames).sum();
-    let fingerprint = crc32fast::hash(format!("{:?}", world.database.backup()).as_bytes());
-    Ok(Summary { fingerprint, frames, lives: world.lives.into(), database: world.database.counts(), settling })
+    result
 }
 
 impl World {
+    fn run(&mut self, Options { seed, steps, .. }: Options) -> Result<Summary, Found> {
+        for step in 0..steps {
+            debug!(step, now_ms = self.now_ms, "step");
+            self.step().map_err(|what| Found { seed, step, what })?;
+        }
+        self.calm_down();
+        let mut settling = 0;
+        while !self.is_settled() {
+            let step = steps + settling;
+            if settling > SETTLING_STEPS_MAX {
+                let what = format!("nothing has gone wrong for {settling} steps, and still: {}", self.unsettled());
+                return Err(Found { seed, step, what });
+            }
+            self.settle(settling).map_err(|what| Found { seed, step, what })?;
+            settling += 1;
+        }
+        let step = steps + settling;
+        self.check_all().map_err(|what| Found { seed, step, what })?;
+        let frames = self.oracles.iter().map(LaneOracle::frames).sum();
+        let fingerprint = crc32fast::hash(format!("{:?}", self.database.backup()).as_bytes());
+        Ok(Summary { fingerprint, frames, lives: self.lives.into(), database: self.database.counts(), settling })
+    }
+
     fn new(options: Options) -> Self {
         let Options { seed, mix, mutation, .. } = options;
         let mut rng = Rng::new(seed, 0);
@@ -138,7 +150,7 @@ impl World {
         let database = SimDatabase::new(Rng::new(seed, 1), faults, scenario.poison_every, mutation);
         let mut venues = Vec::new();
         let mut oracles = Vec::new();
-        for (index, (kind, symbols)) in (0u64..).zip(&scenario.lanes) {
+        for (index, LaneSetup { kind, symbols, .. }) in (0u64..).zip(&scenario.lanes) {
             let mut venue = Venue::new(*kind, *symbols, Rng::new(seed, 10 + index));
             venue.faults = scenario.feed;
             venues.push(venue);
@@ -183,8 +195,8 @@ impl World {
 
     /// A step in which nothing goes wrong.
     fn settle(&mut self, nr: u64) -> Result<(), Violation> {
-        let is_open = self.daemon.as_ref().is_some_and(|daemon| daemon.sessions.iter().all(Session::is_open));
-        if !is_open {
+        let is_whole = self.daemon.as_ref().is_some_and(|daemon| daemon.sessions.iter().all(Session::is_whole));
+        if !is_whole {
             self.moved = 0;
         } else if nr % 16 == 4 {
             // New trades and changes show what was missed before.
@@ -379,7 +391,7 @@ impl World {
             self.disk.kill();
         }
         self.daemon = None;
-        self.venues.iter_mut().for_each(|venue| venue.conn = None);
+        self.venues.iter_mut().for_each(Venue::hang_up);
         self.start_ms = self.now_ms + if self.is_calm { 1 } else { self.rng.between(1, 4_000) };
     }
 
@@ -473,11 +485,11 @@ impl World {
     fn is_settled(&self) -> bool {
         let Some(daemon) = &self.daemon else { return false };
         let is_committed = daemon.sessions.iter().zip(&self.oracles).all(|(session, oracle)| {
-            session.is_open()
+            session.is_whole()
                 && session.next_due_ms().is_none()
                 && session.lane.progress.committed().get() == oracle.frames()
         });
-        let is_quiet = self.venues.iter().all(|venue| venue.conn.as_ref().is_some_and(|conn| conn.wire.is_empty()));
+        let is_quiet = self.venues.iter().all(Venue::is_quiet);
         is_committed
             && is_quiet
             && self.moved >= MOVES_MIN
@@ -489,9 +501,9 @@ impl World {
         let lanes = daemon.sessions.iter().zip(&self.oracles).map(|(session, oracle)| {
             let (committed, durable) = (session.lane.progress.committed(), session.lane.progress.durable());
             format!(
-                "{}: open {}, next request {:?} at {}, committed {committed}, durable {durable}, journaled {}",
+                "{}: whole {}, next request {:?} at {}, committed {committed}, durable {durable}, journaled {}",
                 oracle.name,
-                session.is_open(),
+                session.is_whole(),
                 session.next_due_ms(),
                 self.now_ms,
                 oracle.frames()

@@ -10,7 +10,7 @@ use tapeway_sim::{
 };
 
 fn options(seed: u64) -> Options {
-    Options { seed, steps: world::STEPS, mix: Mix::Any, mutation: None }
+    Options { seed, steps: world::STEPS, mix: Mix::Any, mutation: None, tells_frames: false }
 }
 
 fn seeds(from: u64, to: u64) {
@@ -22,7 +22,7 @@ fn seeds(from: u64, to: u64) {
 fn every_seed_that_found_something_finds_nothing_any_more() {
     for regression in regressions::ALL {
         let (seed, steps, mix) = (regression.seed, regression.steps, regression.mix);
-        let found = world::run(Options { seed, steps, mix, mutation: None }).err();
+        let found = world::run(Options { seed, steps, mix, mutation: None, tells_frames: false }).err();
         assert!(found.is_none(), "{}: {}: {}", regression.name, regression.found, found.unwrap());
     }
 }
@@ -51,10 +51,17 @@ fn the_third_hundred_worlds_hold() {
 }
 
 #[test]
+fn two_hundred_worlds_with_two_connections_a_lane_hold() {
+    let options = |seed| Options { mix: Mix::Twins, ..options(seed) };
+    let found: Vec<_> = (0..200).filter_map(|seed| world::run(options(seed)).err()).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
 fn the_same_seed_is_the_same_world() {
-    for seed in [3, 16, 53] {
-        let once = world::run(options(seed)).unwrap();
-        assert_eq!(once, world::run(options(seed)).unwrap());
+    for (seed, mix) in [(3, Mix::Any), (16, Mix::Any), (53, Mix::Any), (4, Mix::Twins)] {
+        let options = Options { mix, ..options(seed) };
+        assert_eq!(world::run(options).unwrap(), world::run(options).unwrap());
     }
 }
 

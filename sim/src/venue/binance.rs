@@ -1,15 +1,16 @@
 //! Binance's messages, spot and USD-M.
 
 use serde_json::Value;
+use tapeway_exchanges::conn::Conn;
 
 use super::{
-    Answer, Channel, Conn, Kind, Venue,
+    Answer, Channel, Kind, Venue,
     market::{Step, Symbol, Trade},
     text::decimal,
 };
 
 /// SUBSCRIBE and its acknowledgement.
-pub(super) fn on_message(venue: &mut Venue, message: &Value) {
+pub(super) fn on_message(venue: &mut Venue, conn: Conn, message: &Value) {
     let streams: Vec<String> =
         message["params"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let is_subscribe = message["method"] == "SUBSCRIBE";
@@ -23,9 +24,9 @@ pub(super) fn on_message(venue: &mut Venue, message: &Value) {
             "bookTicker" => Channel::Quotes,
             _ => Channel::Book,
         };
-        venue.set_subscribed(symbol, channel, is_subscribe);
+        venue.set_subscribed(conn, symbol, channel, is_subscribe);
     }
-    venue.push(format!("{{\"result\":null,\"id\":{}}}", message["id"]));
+    venue.push(conn, format!("{{\"result\":null,\"id\":{}}}", message["id"]));
 }
 
 /// The messages of a step, each with its channel.
@@ -163,6 +164,3 @@ fn aggregate(group: &[Trade]) -> String {
         !first.is_buy
     )
 }
-
-/// Nothing is sent unasked.
-pub(super) fn on_open(_: &mut Conn) {}

@@ -1,6 +1,7 @@
 //! Coinbase Exchange's messages.
 
 use serde_json::Value;
+use tapeway_exchanges::conn::Conn;
 
 use super::{
     Answer, Channel, Venue,
@@ -9,7 +10,7 @@ use super::{
 };
 
 /// `subscribe` and `unsubscribe`.
-pub(super) fn on_message(venue: &mut Venue, message: &Value) {
+pub(super) fn on_message(venue: &mut Venue, conn: Conn, message: &Value) {
     let texts = |key: &str| -> Vec<String> {
         message[key].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
     };
@@ -24,38 +25,38 @@ pub(super) fn on_message(venue: &mut Venue, message: &Value) {
                 "heartbeat" => Channel::Heartbeat,
                 _ => Channel::Book,
             };
-            venue.set_subscribed(symbol, channel, is_subscribe);
+            venue.set_subscribed(conn, symbol, channel, is_subscribe);
             if is_subscribe {
                 begun.push((symbol, channel));
             }
         }
     }
-    let list = listing(venue);
-    venue.push(list);
+    let list = listing(venue, conn);
+    venue.push(conn, list);
     for (symbol, channel) in begun {
         match channel {
             Channel::Book => {
                 let text = snapshot(&venue.symbols[symbol], venue.now_us);
-                venue.unprovable.remove(&symbol);
-                venue.push(text);
+                venue.renew(conn, symbol);
+                venue.push(conn, text);
             }
             Channel::Trades => {
                 let text = matched("last_match", &venue.symbols[symbol], &venue.symbols[symbol].last_trade(), 0);
-                venue.push(text);
+                venue.push(conn, text);
             }
             Channel::Heartbeat | Channel::Quotes => {}
         }
     }
 }
 
-fn listing(venue: &Venue) -> String {
+fn listing(venue: &Venue, conn: Conn) -> String {
     let channels = [(Channel::Trades, "matches"), (Channel::Book, "level2_batch"), (Channel::Heartbeat, "heartbeat")];
     let channels = channels.map(|(channel, name)| {
         let products: Vec<_> = venue
             .symbols
             .iter()
             .enumerate()
-            .filter(|(index, _)| venue.is_subscribed(*index, channel))
+            .filter(|(index, _)| venue.is_subscribed(conn, *index, channel))
             .map(|(_, symbol)| format!("\"{}\"", symbol.name))
             .collect();
         format!("{{\"name\":\"{name}\",\"product_ids\":[{}]}}", products.join(","))

@@ -1,6 +1,7 @@
 //! Kraken's messages, WebSocket v2.
 
 use serde_json::Value;
+use tapeway_exchanges::conn::Conn;
 
 use super::{
     Answer, Channel, Venue,
@@ -9,7 +10,7 @@ use super::{
 };
 
 /// `subscribe` and `unsubscribe`, each symbol acknowledged on its own.
-pub(super) fn on_message(venue: &mut Venue, message: &Value) {
+pub(super) fn on_message(venue: &mut Venue, conn: Conn, message: &Value) {
     let params = &message["params"];
     let method = message["method"].as_str().unwrap_or_default().to_owned();
     let is_subscribe = method == "subscribe";
@@ -23,11 +24,12 @@ pub(super) fn on_message(venue: &mut Venue, message: &Value) {
         params["symbol"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     for name in names {
         let Some(index) = venue.symbols.iter().position(|symbol| symbol.name == name) else { continue };
-        venue.set_subscribed(index, channel, is_subscribe);
+        venue.set_subscribed(conn, index, channel, is_subscribe);
         let depth = if channel == Channel::Book { format!("\"depth\":{},", params["depth"]) } else { String::new() };
-        venue.push(format!(
+        let done = format!(
             "{{\"method\":\"{method}\",\"result\":{{\"channel\":\"{wire}\",{depth}\"symbol\":\"{name}\"}},\"success\":true}}"
-        ));
+        );
+        venue.push(conn, done);
         if !is_subscribe {
             continue;
         }
@@ -40,7 +42,7 @@ pub(super) fn on_message(venue: &mut Venue, message: &Value) {
             }
             Channel::Quotes | Channel::Heartbeat => ticker("snapshot", symbol, now_us),
         };
-        venue.push(text);
+        venue.push(conn, text);
     }
 }
 

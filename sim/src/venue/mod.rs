@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tapeway_exchanges::{
     adapter::LanePlan,
+    conn::{Conn, PerConn},
     event,
     top_book::OrderBooks,
     venue::{self, VenueSpec},
@@ -87,8 +88,8 @@ pub struct Venue {
     pub faults: Faults,
     /// Its clock, microseconds since 1970.
     pub now_us: i64,
-    /// The open connection.
-    pub conn: Option<Conn>,
+    /// The open connections, by the lane's number for them.
+    pub sockets: PerConn<Option<Socket>>,
     /// Instruments of whose book something is missing that the venue's rules cannot prove.
     pub unprovable: BTreeSet<usize>,
     /// Instruments that were given trade ids that do not exist.
@@ -100,7 +101,7 @@ pub struct Venue {
 
 /// One connection as the venue sees it.
 #[derive(Debug, Default)]
-pub struct Conn {
+pub struct Socket {
     subscribed: BTreeMap<(usize, Channel), bool>,
     /// Frames on their way.
     pub wire: VecDeque<String>,
@@ -153,7 +154,7 @@ impl Venue {
             symbols,
             faults: Faults::default(),
             now_us: text::EPOCH_US,
-            conn: None,
+            sockets: PerConn::default(),
             unprovable: BTreeSet::new(),
             lied: BTreeSet::new(),
             page_max,
@@ -182,20 +183,30 @@ impl Venue {
         }
     }
 
-    /// A connection opens; an earlier one is gone.
-    pub fn open(&mut self) {
-        let mut conn = Conn::default();
-        binance::on_open(&mut conn);
-        self.conn = Some(conn);
+    /// A connection opens; an earlier one of its number is gone.
+    pub fn open(&mut self, conn: Conn) {
+        self.sockets[conn] = Some(Socket::default());
+    }
+
+    /// All connections are gone, with what is on its way.
+    pub fn hang_up(&mut self) {
+        self.sockets = PerConn::default();
+    }
+
+    /// Whether nothing is on its way.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let mut open = Conn::ALL.into_iter().filter_map(|conn| self.sockets[conn].as_ref());
+        open.all(|socket| socket.wire.is_empty())
     }
 
     /// The client sent a message.
-    pub fn message(&mut self, text: &str) {
+    pub fn message(&mut self, conn: Conn, text: &str) {
         let Ok(message) = serde_json::from_str(text) else { return };
         match self.kind {
-            Kind::BinanceSpot | Kind::BinanceUsdm => binance::on_message(self, &message),
-            Kind::Coinbase => coinbase::on_message(self, &message),
-            Kind::Kraken => kraken::on_message(self, &message),
+            Kind::BinanceSpot | Kind::BinanceUsdm => binance::on_message(self, conn, &message),
+            Kind::Coinbase => coinbase::on_message(self, conn, &message),
+            Kind::Kraken => kraken::on_message(self, conn, &message),
         }
     }
 
@@ -204,8 +215,8 @@ impl Venue {
         let Self { rng, symbols, kind, now_us, .. } = self;
         let symbol = &mut symbols[index];
         let step = symbol.step(rng, *now_us, *kind != Kind::BinanceUsdm);
-        let Some(conn) = &self.conn else { return };
-        let is_listening = conn.subscribed.values().any(|is_on| *is_on);
+        let mut open = Conn::ALL.into_iter().filter_map(|conn| self.sockets[conn].as_ref());
+        let is_listening = open.any(|socket| socket.subscribed.values().any(|is_on| *is_on));
         if !is_listening {
             return;
         }
@@ -221,8 +232,10 @@ impl Venue {
             self.lied.insert(index);
         }
         for (channel, text) in frames {
-            if self.is_subscribed(index, channel) {
-                self.deliver(index, channel, text);
+            for conn in Conn::ALL {
+                if self.is_subscribed(conn, index, channel) {
+                    self.deliver(conn, index, channel, text.clone());
+                }
             }
         }
     }
@@ -239,18 +252,19 @@ impl Venue {
 
     /// What a venue says once a second.
     pub fn every_second(&mut self) {
-        match self.kind {
-            Kind::BinanceSpot | Kind::BinanceUsdm => {}
-            Kind::Coinbase => {
-                for index in 0..self.symbols.len() {
-                    if self.is_subscribed(index, Channel::Heartbeat) {
-                        let text = coinbase::heartbeat(&self.symbols[index], self.now_us);
-                        self.deliver(index, Channel::Heartbeat, text);
+        for conn in Conn::ALL {
+            match self.kind {
+                Kind::BinanceSpot | Kind::BinanceUsdm => {}
+                Kind::Coinbase => {
+                    for index in 0..self.symbols.len() {
+                        if self.is_subscribed(conn, index, Channel::Heartbeat) {
+                            let text = coinbase::heartbeat(&self.symbols[index], self.now_us);
+                            self.deliver(conn, index, Channel::Heartbeat, text);
+                        }
                     }
                 }
+                Kind::Kraken => self.push(conn, kraken::HEARTBEAT.into()),
             }
-            Kind::Kraken if self.conn.is_some() => self.push(kraken::HEARTBEAT.into()),
-            Kind::Kraken => {}
         }
     }
 
@@ -297,52 +311,63 @@ impl Venue {
         asked.min(self.page_max).min(1_000)
     }
 
-    fn is_subscribed(&self, index: usize, channel: Channel) -> bool {
-        self.conn.as_ref().is_some_and(|conn| conn.subscribed.get(&(index, channel)).copied().unwrap_or(false))
+    fn is_subscribed(&self, conn: Conn, index: usize, channel: Channel) -> bool {
+        self.sockets[conn]
+            .as_ref()
+            .and_then(|socket| socket.subscribed.get(&(index, channel)).copied())
+            .unwrap_or(false)
     }
 
-    fn set_subscribed(&mut self, index: usize, channel: Channel, is_on: bool) {
-        if let Some(conn) = &mut self.conn {
-            conn.subscribed.insert((index, channel), is_on);
+    fn set_subscribed(&mut self, conn: Conn, index: usize, channel: Channel, is_on: bool) {
+        if let Some(socket) = &mut self.sockets[conn] {
+            socket.subscribed.insert((index, channel), is_on);
         }
     }
 
     /// Sends an answer of the venue's own, which nothing happens to.
-    fn push(&mut self, text: String) {
-        if let Some(conn) = &mut self.conn {
-            conn.push(text);
+    fn push(&mut self, conn: Conn, text: String) {
+        if let Some(socket) = &mut self.sockets[conn] {
+            socket.push(text);
         }
     }
 
     /// Sends data, or does what goes wrong with it.
-    fn deliver(&mut self, index: usize, channel: Channel, text: String) {
+    fn deliver(&mut self, conn: Conn, index: usize, channel: Channel, text: String) {
         let Faults { drop, duplicate, swap, corrupt, stall, .. } = self.faults;
-        let Some(conn) = &mut self.conn else { return };
+        let Some(socket) = &mut self.sockets[conn] else { return };
         let rng = &mut self.rng;
-        conn.is_stalled |= rng.chance(stall);
+        socket.is_stalled |= rng.chance(stall);
         let is_blind_book = self.kind == Kind::Coinbase && channel == Channel::Book;
-        if conn.is_stalled || rng.chance(drop) {
+        if socket.is_stalled || rng.chance(drop) {
             if is_blind_book {
                 self.unprovable.insert(index);
             }
             return;
         }
-        if rng.chance(swap) && conn.held.is_none() {
+        if rng.chance(swap) && socket.held.is_none() {
             if is_blind_book {
                 self.unprovable.insert(index);
             }
-            conn.held = Some(text);
+            socket.held = Some(text);
             return;
         }
         let text = if rng.chance(corrupt) { text[..text.len() / 2].to_owned() } else { text };
         if rng.chance(duplicate) {
-            conn.wire.push_back(text.clone());
+            socket.wire.push_back(text.clone());
         }
-        conn.push(text);
+        socket.push(text);
+    }
+
+    /// A whole book of an instrument is on its way. What was missed of it before no longer matters, unless the lane has
+    /// another connection, whose rows it goes on with.
+    fn renew(&mut self, conn: Conn, index: usize) {
+        if self.sockets[conn.other()].is_none() {
+            self.unprovable.remove(&index);
+        }
     }
 }
 
-impl Conn {
+impl Socket {
     fn push(&mut self, text: String) {
         self.wire.push_back(text);
         self.wire.extend(self.held.take());
