@@ -31,7 +31,7 @@ use crate::{
     levels::LevelHead,
     replica::Role,
     scan,
-    sequence::Step,
+    sequence::{Missing, Step},
     time::epoch,
 };
 
@@ -184,6 +184,7 @@ impl BookState {
         }
         let rows = LevelHead::new(intake.received, intake.symbol, seq, head.time, Flags::SNAPSHOT);
         let mark = levels.push(rows, intake.out)?;
+        let skipped = self.skipped(seq);
         match seq {
             Some(seq) => self.places.restart(conn, seq, &mut self.chain),
             None => self.places.lead(conn, &mut self.chain),
@@ -195,6 +196,9 @@ impl BookState {
         });
         let matches = self.proof(head, intake);
         let is_right = matches != Some(false);
+        if let Some(missing) = skipped {
+            self.inband.on_gap(intake.symbol, missing, head.time, intake.out);
+        }
         if is_right {
             self.inband.on_snapshot(intake.symbol, seq, head.time, intake.received.micros(), intake.out);
         } else {
@@ -214,6 +218,13 @@ impl BookState {
             (None, Some(_)) => false,
             (_, None) => true,
         }
+    }
+
+    /// The ids between the chain's end and a snapshot that goes on in its numbering: nobody sent what they were, while
+    /// the book was asked for anew.
+    fn skipped(&self, seq: Option<i64>) -> Option<Missing> {
+        let (last, seq) = (self.places.seq(self.chain.last()?), seq?);
+        (seq > last).then(|| Missing::between(last.saturating_add(1), seq))
     }
 
     /// Takes in a numbered update of a connection in step.

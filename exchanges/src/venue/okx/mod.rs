@@ -2,7 +2,7 @@
 //! `bbo-tbt`.
 //!
 //! This file dispatches; `wire` reads messages, `book` proves books, `places` says how the connections stand to each
-//! other, `subscribe` decides what is asked for.
+//! other, `subscribe` decides what is asked for, `history` fetches missing trades.
 //! NOTES.md has the rules' sources and the evidence.
 
 use std::time::Duration;
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Proof, VenueSpec};
 use crate::{
-    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
-    backfill::NOT_RECORDED,
+    adapter::{Actions, Adapter, At, CloseKind, CloseReason, HttpRequest, LanePlan, Outbox},
+    backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
     by_symbol::BySymbol,
     checksum::Checksum,
     config::Limits,
@@ -24,7 +24,7 @@ use crate::{
     json::{Items, Json},
     lane_conns::LaneConns,
     metadata::Source,
-    plan::{has_book, spread, streams_of},
+    plan::{has, has_book, spread, streams_of},
     resync::Resyncs,
     scan::Levels,
     subscription::Subscriptions,
@@ -34,6 +34,7 @@ use crate::{
 };
 
 pub(super) mod book;
+mod history;
 mod metadata;
 mod places;
 mod subscribe;
@@ -66,7 +67,7 @@ pub(super) const OKX: VenueSpec = VenueSpec {
     book_rule: "seqId/prevSeqId when present; CRC32 of 25 alternating bid:ask levels on snapshot and update",
     build: || Box::new(Okx::new()),
     plan: |config, current| spread(config, "/ws/v5/public", current),
-    tag_of_url: |_| None,
+    tag_of_url: history::tag_of_url,
     metadata: Source::Http { path: "/api/v5/public/instruments?instType=SPOT", weight: 1, parse: metadata::parse },
 };
 
@@ -82,6 +83,7 @@ struct Okx {
     checksum: Checksum,
     subscriptions: PerConn<Subscriptions>,
     resyncs: PerConn<Resyncs>,
+    backfills: Backfills,
     /// The lane's symbols as of the last input, for resyncs that wait for a tick.
     names: Symbols,
     /// When the last frame came or the last ping was sent.
@@ -128,6 +130,7 @@ impl Okx {
             checksum: Checksum::default(),
             subscriptions: PerConn::default(),
             resyncs: PerConn::default(),
+            backfills: Backfills::default(),
             names: Symbols::default(),
             last_sign: PerConn::default(),
         }
@@ -172,6 +175,12 @@ impl Okx {
         }
     }
 
+    fn send_backfills(&mut self, out: &mut Outbox) {
+        let Self { lane, backfills, .. } = self;
+        let Outbox { symbols, actions, .. } = out;
+        backfills.send(actions, |symbol| lane.request(symbol, symbols));
+    }
+
     fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
         let Outbox { symbols, actions, .. } = out;
         let mut is_asked = false;
@@ -193,7 +202,8 @@ impl Adapter for Okx {
         if self.lane.conns.open().has(at.conn) {
             self.lane.conns.open().iter().for_each(|conn| self.interrupt(at, conn, Cause::Downtime, out));
         }
-        if !self.lane.conns.open().is_empty() {
+        let is_first = self.lane.conns.open().is_empty();
+        if !is_first {
             self.on_plan(at, plan, out);
         }
         self.subscriptions[at.conn].clear();
@@ -205,6 +215,18 @@ impl Adapter for Okx {
         let Outbox { symbols, actions, .. } = out;
         let subscriptions = (&*symbols, &mut self.subscriptions[at.conn]);
         subscribe::subscribe(at.received, &asked, subscriptions, actions.of(at.conn));
+        if !is_first {
+            return;
+        }
+        self.backfills.reset();
+        for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
+            if has(Some(plan), Channel::Trades, out.name(symbol)) {
+                self.backfills.want(symbol);
+            } else {
+                market.trades.give_up(out, symbol, NOT_RECORDED);
+            }
+        }
+        self.send_backfills(out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -223,7 +245,10 @@ impl Adapter for Okx {
         for (channel, symbol) in ended {
             let market = self.lane.markets.entry(symbol);
             match channel {
-                Channel::Trades => market.trades.end(out, symbol, NOT_RECORDED),
+                Channel::Trades => {
+                    self.backfills.forget(symbol);
+                    market.trades.end(out, symbol, NOT_RECORDED);
+                }
                 Channel::Book => market.book.on_end(symbol, out),
                 Channel::Quotes => {
                     market.quoted = None;
@@ -238,10 +263,10 @@ impl Adapter for Okx {
         if bytes == b"pong" {
             return Ok(());
         }
-        let Self { json, scanned, lane, checksum, subscriptions, resyncs, .. } = self;
+        let Self { json, scanned, lane, checksum, subscriptions, resyncs, backfills, .. } = self;
         let subscriptions = &mut subscriptions[at.conn];
         let via = lane.conns.via(at.conn);
-        let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, out };
+        let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, backfills, out };
         let result = match wire::scan(bytes, scanned) {
             Some((instrument, update)) => frame.on_scanned(instrument, update),
             None => json.read(bytes, |root| frame.on_message(wire::read(root)?)),
@@ -250,18 +275,31 @@ impl Adapter for Okx {
             self.on_undecodable(at, bytes, out);
         }
         self.send_resyncs(at.received, out);
+        if self.backfills.is_due() {
+            self.send_backfills(out);
+        }
         result
     }
 
-    fn on_http(
-        &mut self,
-        _at: At,
-        tag: &str,
-        _status: u16,
-        _body: &mut [u8],
-        _out: &mut Outbox,
-    ) -> Result<(), FrameError> {
-        Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") })
+    fn on_http(&mut self, at: At, tag: &str, status: u16, body: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
+        let Some(name) = history::instrument_of(tag) else {
+            return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
+        };
+        let symbol = out.symbols.intern(name)?;
+        let Self { json, lane, backfills, .. } = self;
+        if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
+            return Ok(()); // No longer recorded.
+        }
+        let answer = match status {
+            STATUS_OK => json
+                .read(body, |root| history::page(at, symbol, root))
+                .unwrap_or_else(|error| Err((Refusal::Odd, error))),
+            _ => Err(refused(tag, status, body)),
+        };
+        let (served, result) = lane.markets.entry(symbol).trades.on_answer(out, symbol, answer);
+        let Outbox { symbols, actions, .. } = out;
+        backfills.answered(symbol, served, actions, |symbol| lane.request(symbol, symbols));
+        result
     }
 
     fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
@@ -309,6 +347,14 @@ impl Adapter for Okx {
     }
 }
 
+impl Lane {
+    /// The request for what is missing of an instrument's trades.
+    fn request(&mut self, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
+        let want = self.markets.entry(symbol).trades.want(history::PAGE_IDS)?;
+        Some(history::request(symbols.name(symbol), &want))
+    }
+}
+
 /// One frame being taken in.
 struct Frame<'a> {
     at: At,
@@ -317,6 +363,7 @@ struct Frame<'a> {
     checksum: &'a mut Checksum,
     subscriptions: &'a mut Subscriptions,
     resyncs: &'a mut PerConn<Resyncs>,
+    backfills: &'a mut Backfills,
     out: &'a mut Outbox,
 }
 
@@ -380,8 +427,12 @@ impl Frame<'_> {
             Channel::Book => data.try_for_each(|item| self.on_book(symbol, Update::read(is_snapshot, item)?)),
             Channel::Trades => data.try_for_each(|item| {
                 let (ids, trade) = wire::trade(self.at, symbol, item)?;
-                if self.lane.markets.entry(symbol).trades.admit(self.out, symbol, self.via, ids, trade.time) {
+                let trades = &mut self.lane.markets.entry(symbol).trades;
+                if trades.admit(self.out, symbol, self.via, ids, trade.time) {
                     self.out.push_trade(trade);
+                }
+                if trades.has_holes() {
+                    self.backfills.want(symbol);
                 }
                 Ok(())
             }),

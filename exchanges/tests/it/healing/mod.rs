@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use tapeway_exchanges::{decoder::Decoder, event::Events, ids::FramePos};
 
-use crate::harness::{render, spec};
+use crate::harness::{Input, render, spec};
 
 mod world;
 
 use world::World;
 
-const VENUES: [&str; 5] = ["binance-spot", "binance-usdm", "binance-coinm", "coinbase", "kraken"];
+const VENUES: [&str; 6] = ["binance-spot", "binance-usdm", "binance-coinm", "coinbase", "kraken", "okx"];
 
 #[test]
 fn a_gap_is_fetched_flagged_and_healed() {
@@ -114,6 +114,32 @@ fn krakens_own_errors_are_read() {
     assert!(world.ends().is_empty());
     world.answer_with(200, r#"{"error":["EQuery:Unknown asset pair"]}"#);
     assert!(world.ends()[0].contains("EQuery:Unknown asset pair"), "{:?}", world.ends());
+}
+
+#[test]
+fn okxs_own_errors_are_read() {
+    let mut world = World::new("okx");
+    world.trade(5);
+    world.trade(8);
+    for _ in 0..50 {
+        assert!(world.answer_with(200, r#"{"code":"50011","msg":"Too Many Requests","data":[]}"#));
+    }
+    assert!(world.ends().is_empty());
+    world.answer_with(200, r#"{"code":"51001","msg":"Instrument ID does not exist","data":[]}"#);
+    assert!(world.ends()[0].contains("Instrument ID does not exist (code 51001)"), "{:?}", world.ends());
+}
+
+#[test]
+fn of_trades_that_okx_merges_into_one_message_each_that_is_missing_is_fetched() {
+    let mut world = World::new("okx");
+    world.trade(5);
+    world.lose(6..=8);
+    let merged = r#"{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"11","px":"2.0","sz":"3","side":"buy","ts":"1700000000011","count":"3"}]}"#;
+    world.feed(Input::text(1_700_000_000_000_000_000, merged)); // 9, 10 and 11.
+    world.lose(9..=11);
+    while world.answer() {}
+    assert_eq!(world.rows, [(5, false), (11, false), (6, true), (7, true), (8, true)]);
+    assert_eq!(world.ends(), ["healed 3"]);
 }
 
 #[test]

@@ -149,6 +149,7 @@ pub(crate) fn symbol(venue: &str) -> &'static str {
     match venue {
         "coinbase" => "BTC-USD",
         "kraken" => "BTC/USD",
+        "okx" => "BTC-USDT",
         "binance-coinm" => "BTCUSD_PERP",
         _ => "BTCUSDT",
     }
@@ -172,6 +173,9 @@ fn message(venue: &str, id: i64) -> String {
         ),
         "kraken" => format!(
             r#"{{"channel":"trade","type":"update","data":[{{"symbol":"{symbol}","side":"buy","price":1.0,"qty":{id}.5,"ord_type":"market","trade_id":{id},"timestamp":"{time}"}}]}}"#
+        ),
+        "okx" => format!(
+            r#"{{"arg":{{"channel":"trades","instId":"{symbol}"}},"data":[{{"instId":"{symbol}","tradeId":"{id}","px":"1.0","sz":"{id}.5","side":"buy","ts":"{ms}","count":"1"}}]}}"#
         ),
         _ => format!(
             r#"{{"stream":"x@trade","data":{{"e":"trade","E":{ms},"T":{ms},"s":"{symbol}","t":{id},"p":"1.0","q":"{id}.5","m":false}}}}"#
@@ -210,6 +214,18 @@ pub(crate) fn rest(venue: &str, path: &str, history: &BTreeSet<i64>, rows_max: u
                 format!(r#"["1.0","{id}.5",{}.{:03}0000,"b","m","",{id}]"#, ms / 1_000, ms % 1_000)
             });
             format!(r#"{{"error":[],"result":{{"XXBTZUSD":{},"last":"1"}}}}"#, list(rows.collect()))
+        }
+        ("okx", "history-trades") => {
+            assert_eq!((path, query["instId"], query["type"]), ("/api/v5/market/history-trades", "BTC-USDT", "1"));
+            assert!(limit <= 100, "{query:?}");
+            let page = history.range(..number("after").unwrap()).rev().take(limit);
+            let rows = page.map(|id| {
+                format!(
+                    r#"{{"instId":"BTC-USDT","tradeId":"{id}","px":"1.0","sz":"{id}.5","side":"buy","ts":"{}"}}"#,
+                    time_ms(*id)
+                )
+            });
+            format!(r#"{{"code":"0","msg":"","data":{}}}"#, list(rows.collect()))
         }
         (_, "historicalTrades") => {
             assert_eq!(venue, "binance-spot", "futures ask for a key");
