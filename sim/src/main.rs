@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use tapeway_sim::{
     mutation::Mutation,
     scenario::Mix,
+    venue::Kind,
     world::{self, Options},
 };
 
@@ -32,6 +33,9 @@ enum Command {
         /// Kinds of faults: any, twins (any, with two connections a lane), calm, feed, disk, database.
         #[arg(long, default_value = "any", value_parser = mix)]
         scenario: Mix,
+        /// The venue of all lanes, by its name; OKX's worlds only come this way.
+        #[arg(long, value_parser = venue)]
+        venue: Option<Kind>,
         /// A lie that the oracle must find, by its name.
         #[arg(long, value_parser = mutation)]
         mutation: Option<Mutation>,
@@ -57,6 +61,10 @@ fn mix(text: &str) -> Result<Mix, String> {
     Mix::parse(text).ok_or_else(|| "any, twins, calm, feed, disk or database".into())
 }
 
+fn venue(text: &str) -> Result<Kind, String> {
+    Kind::parse(text).ok_or_else(|| format!("one of {:?}", Kind::ALL.map(Kind::name)))
+}
+
 fn mutation(text: &str) -> Result<Mutation, String> {
     let found = Mutation::ALL.into_iter().find(|mutation| format!("{mutation:?}") == text);
     found.ok_or_else(|| format!("one of {:?}", Mutation::ALL))
@@ -67,7 +75,7 @@ thread_local! {
 }
 
 fn main() -> ExitCode {
-    let Command::Run { seed, seeds, steps, scenario, mutation, frames: tells_frames, findings, log } =
+    let Command::Run { seed, seeds, steps, scenario, venue, mutation, frames: tells_frames, findings, log } =
         Arguments::parse().command;
     let seeds = seeds.unwrap_or_else(|| seed.map_or(0..100, |seed| seed..seed.saturating_add(1)));
     if let Some(filter) = log {
@@ -84,7 +92,7 @@ fn main() -> ExitCode {
     let total = seeds.end.saturating_sub(seeds.start);
     for seed in seeds {
         SEED.set(seed);
-        let options = Options { seed, steps, mix: scenario, mutation, tells_frames };
+        let options = Options { seed, steps, mix: scenario, venue, mutation, tells_frames };
         match panic::catch_unwind(|| world::run(options)) {
             Ok(Ok(summary)) => {
                 frames += summary.frames;

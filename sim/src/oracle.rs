@@ -506,7 +506,7 @@ impl LaneOracle {
                 return Err(format!("{}: book of {}: expected {truth:?}, found {book:?}", self.name, symbol.name));
             }
         }
-        let is_numbered = matches!(venue.kind, venue::Kind::BinanceSpot | venue::Kind::BinanceUsdm);
+        let is_numbered = matches!(venue.kind, venue::Kind::BinanceSpot | venue::Kind::BinanceUsdm | venue::Kind::Okx);
         let Some(first) = seqs.first().filter(|_| is_numbered && !venue.lied.contains(&index)) else { return Ok(()) };
         let gaps = self.gaps_of(lane, *number, Channel::Book, state);
         for (from, to) in &symbol.messages {

@@ -107,13 +107,14 @@ impl Mix {
 }
 
 impl Scenario {
-    /// The circumstances of a seed.
+    /// The circumstances of a seed; all lanes of one venue if it is named.
     #[must_use]
-    pub fn new(rng: &mut Rng, mix: Mix) -> Self {
+    pub fn new(rng: &mut Rng, mix: Mix, venue: Option<venue::Kind>) -> Self {
         let lanes = 1 + rng.below(5) / 4;
         let lanes = (0..lanes)
             .map(|_| {
-                let (kind, symbols) = (*rng.pick(&venue::Kind::ALL), 1 + rng.index(3));
+                let (kind, symbols) = (*rng.pick(&venue::Kind::CHOICE), 1 + rng.index(3));
+                let kind = venue.unwrap_or(kind);
                 let (redundancy, lifetime_ms) = if mix == Mix::Twins { twins(rng) } else { (1, None) };
                 LaneSetup { kind, symbols, redundancy, lifetime_ms }
             })

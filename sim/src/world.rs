@@ -32,6 +32,8 @@ pub struct Options {
     pub steps: u64,
     /// Which kinds of faults.
     pub mix: Mix,
+    /// The venue of all lanes; `None`: as the seed has it.
+    pub venue: Option<venue::Kind>,
     /// A lie that must be found.
     pub mutation: Option<Mutation>,
     /// Whether a world that finds something writes its frames to standard error.
@@ -138,9 +140,9 @@ impl World {
     }
 
     fn new(options: Options) -> Self {
-        let Options { seed, mix, mutation, .. } = options;
+        let Options { seed, mix, venue, mutation, .. } = options;
         let mut rng = Rng::new(seed, 0);
-        let scenario = Scenario::new(&mut rng, mix);
+        let scenario = Scenario::new(&mut rng, mix, venue);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let disk = SimDisk::new(seed);
         if mutation == Some(Mutation::SyncLies) {

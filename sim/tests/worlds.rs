@@ -6,11 +6,12 @@ use tapeway_sim::{
     mutation::Mutation,
     regressions,
     scenario::Mix,
+    venue::Kind,
     world::{self, Options},
 };
 
 fn options(seed: u64) -> Options {
-    Options { seed, steps: world::STEPS, mix: Mix::Any, mutation: None, tells_frames: false }
+    Options { seed, steps: world::STEPS, mix: Mix::Any, venue: None, mutation: None, tells_frames: false }
 }
 
 fn seeds(from: u64, to: u64) {
@@ -22,7 +23,7 @@ fn seeds(from: u64, to: u64) {
 fn every_seed_that_found_something_finds_nothing_any_more() {
     for regression in regressions::ALL {
         let (seed, steps, mix) = (regression.seed, regression.steps, regression.mix);
-        let found = world::run(Options { seed, steps, mix, mutation: None, tells_frames: false }).err();
+        let found = world::run(Options { seed, steps, mix, venue: None, mutation: None, tells_frames: false }).err();
         assert!(found.is_none(), "{}: {}: {}", regression.name, regression.found, found.unwrap());
     }
 }
@@ -54,6 +55,14 @@ fn the_third_hundred_worlds_hold() {
 fn two_hundred_worlds_with_two_connections_a_lane_hold() {
     let options = |seed| Options { mix: Mix::Twins, ..options(seed) };
     let found: Vec<_> = (0..200).filter_map(|seed| world::run(options(seed)).err()).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_hundred_worlds_of_okx_hold_with_one_connection_and_with_two() {
+    let options = |seed, mix| Options { mix, venue: Some(Kind::Okx), ..options(seed) };
+    let worlds = (0..50).flat_map(|seed| [options(seed, Mix::Any), options(seed, Mix::Twins)]);
+    let found: Vec<_> = worlds.filter_map(|options| world::run(options).err()).collect();
     assert!(found.is_empty(), "{found:#?}");
 }
 

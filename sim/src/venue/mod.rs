@@ -17,6 +17,7 @@ mod binance;
 mod coinbase;
 mod kraken;
 pub mod market;
+mod okx;
 pub mod text;
 
 /// Which venue.
@@ -30,6 +31,8 @@ pub enum Kind {
     Coinbase,
     /// Kraken spot.
     Kraken,
+    /// OKX.
+    Okx,
 }
 
 /// What a frame is about.
@@ -111,7 +114,15 @@ pub struct Socket {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::Coinbase, Self::Kraken];
+    pub const ALL: [Self; 5] = [Self::BinanceSpot, Self::BinanceUsdm, Self::Coinbase, Self::Kraken, Self::Okx];
+    /// Those that seeds choose from: not those that came later, so that a seed's world stays what it was.
+    pub const CHOICE: [Self; 4] = [Self::BinanceSpot, Self::BinanceUsdm, Self::Coinbase, Self::Kraken];
+
+    /// The venue of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 
     /// The name in the registry.
     #[must_use]
@@ -121,6 +132,7 @@ impl Kind {
             Self::BinanceUsdm => "binance-usdm",
             Self::Coinbase => "coinbase",
             Self::Kraken => "kraken",
+            Self::Okx => "okx",
         }
     }
 
@@ -139,6 +151,7 @@ impl Kind {
             Self::BinanceSpot | Self::BinanceUsdm => ["BTCUSDT", "ETHUSDT", "SOLUSDT"],
             Self::Coinbase => ["BTC-USD", "ETH-USD", "SOL-USD"],
             Self::Kraken => ["BTC/USD", "ETH/USD", "SOL/USD"],
+            Self::Okx => ["BTC-USDT", "ETH-USDT", "SOL-USDT"],
         }
     }
 }
@@ -169,7 +182,7 @@ impl Venue {
         let depth = match self.kind {
             Kind::Kraken => Some(10),
             Kind::BinanceSpot | Kind::BinanceUsdm => Some(100),
-            Kind::Coinbase => None,
+            Kind::Coinbase | Kind::Okx => None,
         };
         debug_assert!(channels.contains(&event::Channel::Book));
         LanePlan {
@@ -202,11 +215,15 @@ impl Venue {
 
     /// The client sent a message.
     pub fn message(&mut self, conn: Conn, text: &str) {
+        if text == "ping" {
+            return self.push(conn, "pong".into());
+        }
         let Ok(message) = serde_json::from_str(text) else { return };
         match self.kind {
             Kind::BinanceSpot | Kind::BinanceUsdm => binance::on_message(self, conn, &message),
             Kind::Coinbase => coinbase::on_message(self, conn, &message),
             Kind::Kraken => kraken::on_message(self, conn, &message),
+            Kind::Okx => okx::on_message(self, conn, &message),
         }
     }
 
@@ -214,7 +231,7 @@ impl Venue {
     pub fn step(&mut self, index: usize) {
         let Self { rng, symbols, kind, now_us, .. } = self;
         let symbol = &mut symbols[index];
-        let step = symbol.step(rng, *now_us, *kind != Kind::BinanceUsdm);
+        let step = symbol.step(rng, *now_us, !matches!(kind, Kind::BinanceUsdm | Kind::Okx));
         let mut open = Conn::ALL.into_iter().filter_map(|conn| self.sockets[conn].as_ref());
         let is_listening = open.any(|socket| socket.subscribed.values().any(|is_on| *is_on));
         if !is_listening {
@@ -227,6 +244,7 @@ impl Venue {
             Kind::BinanceSpot | Kind::BinanceUsdm => binance::frames(self.kind, symbol, &step, wrong_id),
             Kind::Coinbase => coinbase::frames(symbol, &step, wrong_id),
             Kind::Kraken => kraken::frames(symbol, &step, (wrong_id, wrong_checksum)),
+            Kind::Okx => okx::frames(symbol, &step, wrong_id),
         };
         if wrong_id > 0 {
             self.lied.insert(index);
@@ -264,6 +282,14 @@ impl Venue {
                     }
                 }
                 Kind::Kraken => self.push(conn, kraken::HEARTBEAT.into()),
+                Kind::Okx => {
+                    for index in 0..self.symbols.len() {
+                        if self.is_subscribed(conn, index, Channel::Book) {
+                            let text = okx::keep_alive(&self.symbols[index], self.now_us);
+                            self.deliver(conn, index, Channel::Book, text);
+                        }
+                    }
+                }
             }
         }
     }
@@ -295,6 +321,7 @@ impl Venue {
             Kind::Kraken => {
                 value("pair").is_some_and(|(_, name)| name == symbol.name.replace('/', "").replace("BTC", "XBT"))
             }
+            Kind::Okx => value("instId").is_some_and(|(_, name)| name == symbol.name),
         };
         let Some(symbol) = self.symbols.iter().find(is_named) else {
             return gibberish(404, "{\"code\":-1121,\"msg\":\"Invalid symbol.\"}");
@@ -303,6 +330,7 @@ impl Venue {
             Kind::BinanceSpot | Kind::BinanceUsdm => binance::http(self, path, &number, symbol),
             Kind::Coinbase => coinbase::http(self, &number, symbol),
             Kind::Kraken => kraken::http(self, &number, symbol),
+            Kind::Okx => okx::http(self, &number, symbol),
         })
     }
 
