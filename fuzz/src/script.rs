@@ -37,7 +37,10 @@ pub enum Record<'a> {
 pub fn read<'a>(spec: &'static VenueSpec, bytes: &'a [u8]) -> (usize, Vec<Record<'a>>) {
     let Some((restore, rest)) = bytes.split_first() else { return (1, Vec::new()) };
     let records = rest.split(|byte| *byte == END).take(RECORDS_MAX);
-    (RESTORE_EVERY[usize::from(*restore) % RESTORE_EVERY.len()], records.filter_map(|record| one(spec, record)).collect())
+    (
+        RESTORE_EVERY[usize::from(*restore) % RESTORE_EVERY.len()],
+        records.filter_map(|record| one(spec, record)).collect(),
+    )
 }
 
 fn one<'a>(spec: &'static VenueSpec, record: &'a [u8]) -> Option<Record<'a>> {
