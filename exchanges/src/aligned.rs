@@ -14,7 +14,8 @@
 //! in step, nothing due, nothing queued  emitted: the first to deliver wins
 //! otherwise                             queued, until the other delivers it too: what was queued before it, the other
 //!                                       lacks, and it is emitted first
-//! both have queued, and share nothing   each lacks what the other was emitted from: a gap
+//! both wait                             they go on from the first message that both have queued; when there is none for
+//!                                       long, nobody knows what lies between: a gap
 //! a connection ends                     the other, when it is in step, goes on with what it has queued; when it is not,
 //!                                       nobody knows what lies between: a gap
 //! ```

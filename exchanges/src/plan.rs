@@ -58,6 +58,12 @@ pub(crate) fn streams_of(plan: &LanePlan, out: &mut Outbox) -> Vec<(Channel, Sym
     symbols.flat_map(|symbol| plan.channels.iter().map(move |channel| (*channel, symbol))).collect()
 }
 
+/// The channels of a symbol that the plan does not ask for.
+pub(crate) fn left_out<'a>(plan: &'a LanePlan, name: &str) -> impl Iterator<Item = Channel> + use<'a> {
+    let is_in = plan.symbols.iter().any(|symbol| symbol == name);
+    Channel::ALL.into_iter().filter(move |channel| !is_in || !plan.channels.contains(channel))
+}
+
 /// Whether the open connection's plan asks for a symbol's book. Without a plan (a recording) all are meant.
 pub(crate) fn has_book(plan: Option<&LanePlan>, name: &str) -> bool {
     has(plan, Channel::Book, name)

@@ -21,7 +21,7 @@ use crate::{
     lane_conns::LaneConns,
     metadata::Source,
     number,
-    plan::{has, has_book, spread, streams_of},
+    plan::{has, has_book, left_out, spread, streams_of},
     scan::Levels,
     subscription::Subscriptions,
     symbols::Symbols,
@@ -235,6 +235,9 @@ impl Binance {
                 snapshots.want(*flavor, symbol, &out.symbols, &mut out.actions);
             }
             market.trades.interrupt(out, symbol, via, cause);
+            if market.trades.has_holes() && !has(lane.conns.plan.as_ref(), Channel::Trades, out.name(symbol)) {
+                market.trades.give_up(out, symbol, NOT_RECORDED);
+            }
             if is_last {
                 market.quoted = None;
                 market.quotes.on_close(out, symbol, Channel::Quotes, cause);
@@ -276,7 +279,10 @@ impl Binance {
         let symbol = out.symbols.intern(name)?;
         let Self { flavor, json, lane, backfills, .. } = self;
         if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
-            return Ok(()); // No longer recorded.
+            // Taken out meanwhile: a trade that was on its way may have shown the gap.
+            lane.markets.entry(symbol).trades.give_up(out, symbol, NOT_RECORDED);
+            backfills.forget(symbol);
+            return Ok(());
         }
         let trades = &mut lane.markets.entry(symbol).trades;
         let answer = match status {
@@ -324,11 +330,12 @@ impl Adapter for Binance {
         if !is_first {
             return;
         }
-        for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
-            if has(Some(plan), Channel::Trades, out.name(symbol)) {
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            for channel in left_out(plan, out.name(symbol)) {
+                market.end(channel, symbol, out);
+            }
+            if market.trades.has_holes() {
                 self.backfills.want(symbol);
-            } else {
-                market.trades.give_up(out, symbol, NOT_RECORDED);
             }
         }
         self.send_backfills(out);
@@ -348,21 +355,12 @@ impl Adapter for Binance {
             requests.unsubscribe(self.flavor, &ended, (symbols, subscriptions), actions.of(conn));
         }
         for (channel, symbol) in ended {
-            let market = self.lane.markets.entry(symbol);
             match channel {
-                Channel::Book => {
-                    self.snapshots.forget(symbol);
-                    market.book.on_end(symbol, out);
-                }
-                Channel::Trades => {
-                    self.backfills.forget(symbol);
-                    market.trades.end(out, symbol, NOT_RECORDED);
-                }
-                Channel::Quotes => {
-                    market.quoted = None;
-                    market.quotes.on_end(out, symbol, Channel::Quotes);
-                }
+                Channel::Book => self.snapshots.forget(symbol),
+                Channel::Trades => self.backfills.forget(symbol),
+                Channel::Quotes => {}
             }
+            self.lane.markets.entry(symbol).end(channel, symbol, out);
         }
         for conn in open.iter() {
             self.subscribe(at, conn, &begun, out);
@@ -433,7 +431,10 @@ impl Adapter for Binance {
         let symbol = out.symbols.intern(name)?;
         let Self { flavor, json, lane, snapshots, subscriptions, .. } = self;
         if !has_book(lane.conns.plan.as_ref(), name) {
-            return Ok(()); // No longer recorded.
+            // Taken out meanwhile: a message that was on its way may have begun a book.
+            lane.markets.entry(symbol).book.on_end(symbol, out);
+            snapshots.forget(symbol);
+            return Ok(());
         }
         let result = if status == STATUS_OK {
             json.read(body, |root| lane.markets.entry(symbol).book.on_snapshot(at, *flavor, symbol, root, out))
@@ -476,6 +477,18 @@ impl Adapter for Binance {
 }
 
 impl Market {
+    /// A channel of the instrument is no longer recorded: nothing of it is missed from here on.
+    fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
+        match channel {
+            Channel::Trades => self.trades.end(out, symbol, NOT_RECORDED),
+            Channel::Book => self.book.on_end(symbol, out),
+            Channel::Quotes => {
+                self.quoted = None;
+                self.quotes.on_end(out, symbol, Channel::Quotes);
+            }
+        }
+    }
+
     fn on_trade(
         &mut self,
         at: At,

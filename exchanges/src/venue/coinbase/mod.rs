@@ -23,7 +23,7 @@ use crate::{
     lane_conns::LaneConns,
     levels::LevelHead,
     metadata::Source,
-    plan::{has, has_book, spread, symbols_of},
+    plan::{has, has_book, left_out, spread, symbols_of},
     resync::Resyncs,
     subscription::Subscriptions,
     symbols::Symbols,
@@ -119,6 +119,9 @@ impl Coinbase {
                 self.resyncs[conn].want(symbol, at.received);
             }
             market.trades.interrupt(out, symbol, via, cause);
+            if market.trades.has_holes() && !has(self.lane.conns.plan.as_ref(), Channel::Trades, out.name(symbol)) {
+                market.trades.give_up(out, symbol, NOT_RECORDED);
+            }
         }
         self.lane.conns.on_close(conn);
         self.subscriptions[conn].clear();
@@ -140,7 +143,11 @@ impl Coinbase {
             if product.is_none_or(|product| product == symbol)
                 && let Some(conn) = market.book.on_undecodable(symbol, via, out)
             {
-                self.resyncs[conn].want(symbol, at.received);
+                if has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
+                    self.resyncs[conn].want(symbol, at.received);
+                } else {
+                    market.book.on_end(symbol, out); // Of what was on its way when it was taken out.
+                }
             }
         }
         self.send_resyncs(at.received, out);
@@ -151,6 +158,9 @@ impl Coinbase {
         let mut is_waiting = false;
         for (conn, resyncs) in self.resyncs.iter_mut() {
             for symbol in resyncs.due(now) {
+                if !has_book(self.lane.conns.plan.as_ref(), symbols.name(symbol)) {
+                    continue; // Taken out meanwhile.
+                }
                 let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
                 subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
             }
@@ -192,11 +202,12 @@ impl Adapter for Coinbase {
             return;
         }
         self.backfills.reset();
-        for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
-            if has(Some(plan), Channel::Trades, out.name(symbol)) {
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            for channel in left_out(plan, out.name(symbol)) {
+                market.end(channel, symbol, out);
+            }
+            if market.trades.has_holes() {
                 self.backfills.want(symbol);
-            } else {
-                market.trades.give_up(out, symbol, NOT_RECORDED);
             }
         }
         self.send_backfills(out);
@@ -218,15 +229,10 @@ impl Adapter for Coinbase {
                 asked.subscribe(at.received, &[channel], &begun, (symbols, subscriptions), actions);
             }
             for symbol in ended {
-                let market = self.lane.markets.entry(symbol);
-                match channel {
-                    Channel::Trades => {
-                        self.backfills.forget(symbol);
-                        market.trades.end(out, symbol, NOT_RECORDED);
-                    }
-                    Channel::Book => market.book.on_end(symbol, out),
-                    Channel::Quotes => {}
+                if channel == Channel::Trades {
+                    self.backfills.forget(symbol);
                 }
+                self.lane.markets.entry(symbol).end(channel, symbol, out);
             }
         }
     }
@@ -287,8 +293,13 @@ impl Adapter for Coinbase {
             None => json.read(bytes, |root| on_message(wire::read(root)?)),
         };
         if let Some((conn, symbol)) = lost {
-            self.resyncs[conn].want(symbol, at.received);
-            self.send_resyncs(at.received, out);
+            if has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
+                self.resyncs[conn].want(symbol, at.received);
+                self.send_resyncs(at.received, out);
+            } else {
+                // Of what was on its way when it was taken out.
+                self.lane.markets.entry(symbol).book.on_end(symbol, out);
+            }
         }
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
@@ -313,7 +324,10 @@ impl Adapter for Coinbase {
         let symbol = out.symbols.intern(name)?;
         let Self { json, lane, backfills, .. } = self;
         if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
-            return Ok(()); // No longer recorded.
+            // Taken out meanwhile: a trade that was on its way may have shown the gap.
+            lane.markets.entry(symbol).trades.give_up(out, symbol, NOT_RECORDED);
+            backfills.forget(symbol);
+            return Ok(());
         }
         let answer = match status {
             STATUS_OK => json.read(body, |root| history::page(symbol, root)).map_err(|error| (Refusal::Odd, error)),
@@ -332,6 +346,9 @@ impl Adapter for Coinbase {
     fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
         for (conn, resyncs) in self.resyncs.iter_mut() {
             for symbol in resyncs.due(now) {
+                if !has_book(self.lane.conns.plan.as_ref(), self.names.name(symbol)) {
+                    continue; // Taken out meanwhile.
+                }
                 let subscriptions = (&self.names, &mut self.subscriptions[conn]);
                 subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
             }
@@ -370,6 +387,15 @@ impl Lane {
 }
 
 impl Market {
+    /// A channel of the instrument is no longer recorded: nothing of it is missed from here on.
+    fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
+        match channel {
+            Channel::Trades => self.trades.end(out, symbol, NOT_RECORDED),
+            Channel::Book => self.book.on_end(symbol, out),
+            Channel::Quotes => {}
+        }
+    }
+
     /// `match` and `last_match` alike: a trade is emitted once, by its id. What a reconnect missed is named
     /// by the `last_match` that follows it.
     fn on_match(&mut self, symbol: SymbolIx, via: Via, fill: &Fill, out: &mut Outbox) {

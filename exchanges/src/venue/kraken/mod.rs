@@ -24,7 +24,7 @@ use crate::{
     lane_conns::LaneConns,
     levels::LevelHead,
     metadata::Source,
-    plan::{has, has_book, spread, symbols_of},
+    plan::{has, has_book, left_out, spread, symbols_of},
     resync::Resyncs,
     scan::Levels,
     subscription::Subscriptions,
@@ -132,6 +132,9 @@ impl Kraken {
                 self.resyncs[conn].want(symbol, at.received);
             }
             market.trades.interrupt(out, symbol, via, cause);
+            if market.trades.has_holes() && !has(self.lane.conns.plan.as_ref(), Channel::Trades, out.name(symbol)) {
+                market.trades.give_up(out, symbol, NOT_RECORDED);
+            }
             if via.others().is_empty() {
                 market.quoted = None;
                 market.quotes.on_close(out, symbol, Channel::Quotes, cause);
@@ -157,7 +160,11 @@ impl Kraken {
             if named.is_none_or(|named| named == symbol)
                 && let Some(conn) = market.book.on_undecodable(symbol, via, out)
             {
-                self.resyncs[conn].want(symbol, at.received);
+                if has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
+                    self.resyncs[conn].want(symbol, at.received);
+                } else {
+                    market.book.on_end(symbol, out); // Of what was on its way when it was taken out.
+                }
             }
         }
     }
@@ -168,6 +175,9 @@ impl Kraken {
         let mut is_asked = false;
         for (conn, resyncs) in self.resyncs.iter_mut().filter(|(_, resyncs)| resyncs.is_waiting()) {
             for symbol in resyncs.due(now) {
+                if !has_book(self.lane.conns.plan.as_ref(), symbols.name(symbol)) {
+                    continue; // Taken out meanwhile.
+                }
                 let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
                 subscribe::resubscribe_book(now, symbol, depth, subscriptions, actions.of(conn));
             }
@@ -210,11 +220,12 @@ impl Adapter for Kraken {
             return;
         }
         self.backfills.reset();
-        for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
-            if has(Some(plan), Channel::Trades, out.name(symbol)) {
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            for channel in left_out(plan, out.name(symbol)) {
+                market.end(channel, symbol, out);
+            }
+            if market.trades.has_holes() {
                 self.backfills.want(symbol);
-            } else {
-                market.trades.give_up(out, symbol, NOT_RECORDED);
             }
         }
         self.send_backfills(out);
@@ -240,15 +251,14 @@ impl Adapter for Kraken {
                 subscribe::subscribe(at.received, channel, &begun, depth, (symbols, subscriptions), actions);
             }
             for symbol in ended {
+                if channel == Channel::Trades {
+                    self.backfills.forget(symbol);
+                }
                 let market = self.lane.markets.entry(symbol);
-                match channel {
-                    Channel::Trades => {
-                        self.backfills.forget(symbol);
-                        market.trades.end(out, symbol, NOT_RECORDED);
-                    }
-                    Channel::Book if begun.contains(&symbol) => market.book.on_change(symbol, Cause::Downtime, out),
-                    Channel::Book => market.book.on_end(symbol, out),
-                    Channel::Quotes => market.quotes.on_end(out, symbol, Channel::Quotes),
+                if channel == Channel::Book && begun.contains(&symbol) {
+                    market.book.on_change(symbol, Cause::Downtime, out); // Another depth.
+                } else {
+                    market.end(channel, symbol, out);
                 }
             }
         }
@@ -295,7 +305,10 @@ impl Adapter for Kraken {
         let symbol = out.symbols.intern(name)?;
         let Self { json, lane, backfills, .. } = self;
         if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
-            return Ok(()); // No longer recorded.
+            // Taken out meanwhile: a trade that was on its way may have shown the gap.
+            lane.markets.entry(symbol).trades.give_up(out, symbol, NOT_RECORDED);
+            backfills.forget(symbol);
+            return Ok(());
         }
         let answer = match status {
             STATUS_OK => match json.read_keeping_numbers(body, |root| history::page(symbol, root)) {
@@ -318,6 +331,9 @@ impl Adapter for Kraken {
         let depth = self.lane.depth();
         for (conn, resyncs) in self.resyncs.iter_mut() {
             for symbol in resyncs.due(now) {
+                if !has_book(self.lane.conns.plan.as_ref(), self.names.name(symbol)) {
+                    continue; // Taken out meanwhile.
+                }
                 let subscriptions = (&self.names, &mut self.subscriptions[conn]);
                 subscribe::resubscribe_book(now, symbol, depth, subscriptions, actions.of(conn));
             }
@@ -348,6 +364,15 @@ impl Adapter for Kraken {
 }
 
 impl Market {
+    /// A channel of the instrument is no longer recorded: nothing of it is missed from here on.
+    fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
+        match channel {
+            Channel::Trades => self.trades.end(out, symbol, NOT_RECORDED),
+            Channel::Book => self.book.on_end(symbol, out),
+            Channel::Quotes => self.quotes.on_end(out, symbol, Channel::Quotes),
+        }
+    }
+
     /// Whether a quote is one that the other connection has not brought: quotes have no number, and both connections
     /// bring them in the order of their times.
     fn is_news(&mut self, conn: Conn, time: Micros) -> bool {
@@ -450,7 +475,11 @@ impl Frame<'_> {
         let planned = self.lane.planned_depth();
         let book = &mut self.lane.markets.entry(head.symbol).book;
         if let Some(conn) = book.on_message(head, self.via, mark, planned, self.checksum, self.out) {
-            self.resyncs[conn].want(head.symbol, self.at.received);
+            if has_book(self.lane.conns.plan.as_ref(), self.out.name(head.symbol)) {
+                self.resyncs[conn].want(head.symbol, self.at.received);
+            } else {
+                book.on_end(head.symbol, self.out); // Of what was on its way when it was taken out.
+            }
         }
     }
 

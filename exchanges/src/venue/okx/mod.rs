@@ -24,7 +24,7 @@ use crate::{
     json::{Items, Json},
     lane_conns::LaneConns,
     metadata::Source,
-    plan::{has, has_book, spread, streams_of},
+    plan::{has, has_book, left_out, spread, streams_of},
     resync::Resyncs,
     scan::Levels,
     subscription::Subscriptions,
@@ -142,6 +142,9 @@ impl Okx {
         let Self { lane, checksum, resyncs, .. } = self;
         for (symbol, market) in lane.markets.iter_mut() {
             market.trades.interrupt(out, symbol, via, cause);
+            if market.trades.has_holes() && !has(lane.conns.plan.as_ref(), Channel::Trades, out.name(symbol)) {
+                market.trades.give_up(out, symbol, NOT_RECORDED);
+            }
             if has_book(lane.conns.plan.as_ref(), out.name(symbol)) {
                 let mut intake = Intake { symbol, received: at.received, via, checksum, out };
                 if let Some(conn) = market.book.on_close(cause, &mut intake) {
@@ -170,7 +173,11 @@ impl Okx {
             if named.is_none_or(|named| named == symbol)
                 && let Some(conn) = market.book.on_undecodable(symbol, via, out)
             {
-                self.resyncs[conn].want(symbol, at.received);
+                if has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
+                    self.resyncs[conn].want(symbol, at.received);
+                } else {
+                    market.book.on_end(symbol, out); // Of what was on its way when it was taken out.
+                }
             }
         }
     }
@@ -186,6 +193,9 @@ impl Okx {
         let mut is_asked = false;
         for (conn, resyncs) in self.resyncs.iter_mut().filter(|(_, resyncs)| resyncs.is_waiting()) {
             for symbol in resyncs.due(now) {
+                if !has_book(self.lane.conns.plan.as_ref(), symbols.name(symbol)) {
+                    continue; // Taken out meanwhile.
+                }
                 let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
                 subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
             }
@@ -219,11 +229,12 @@ impl Adapter for Okx {
             return;
         }
         self.backfills.reset();
-        for (symbol, market) in self.lane.markets.iter_mut().filter(|(_, market)| market.trades.has_holes()) {
-            if has(Some(plan), Channel::Trades, out.name(symbol)) {
+        for (symbol, market) in self.lane.markets.iter_mut() {
+            for channel in left_out(plan, out.name(symbol)) {
+                market.end(channel, symbol, out);
+            }
+            if market.trades.has_holes() {
                 self.backfills.want(symbol);
-            } else {
-                market.trades.give_up(out, symbol, NOT_RECORDED);
             }
         }
         self.send_backfills(out);
@@ -243,18 +254,10 @@ impl Adapter for Okx {
             subscribe::subscribe(at.received, &begun, (symbols, subscriptions), actions);
         }
         for (channel, symbol) in ended {
-            let market = self.lane.markets.entry(symbol);
-            match channel {
-                Channel::Trades => {
-                    self.backfills.forget(symbol);
-                    market.trades.end(out, symbol, NOT_RECORDED);
-                }
-                Channel::Book => market.book.on_end(symbol, out),
-                Channel::Quotes => {
-                    market.quoted = None;
-                    market.quotes.on_end(out, symbol, Channel::Quotes);
-                }
+            if channel == Channel::Trades {
+                self.backfills.forget(symbol);
             }
+            self.lane.markets.entry(symbol).end(channel, symbol, out);
         }
     }
 
@@ -288,7 +291,10 @@ impl Adapter for Okx {
         let symbol = out.symbols.intern(name)?;
         let Self { json, lane, backfills, .. } = self;
         if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
-            return Ok(()); // No longer recorded.
+            // Taken out meanwhile: a trade that was on its way may have shown the gap.
+            lane.markets.entry(symbol).trades.give_up(out, symbol, NOT_RECORDED);
+            backfills.forget(symbol);
+            return Ok(());
         }
         let answer = match status {
             STATUS_OK => json
@@ -313,6 +319,9 @@ impl Adapter for Okx {
                 actions.of(conn).send("ping".into());
             }
             for symbol in self.resyncs[conn].due(now) {
+                if !has_book(self.lane.conns.plan.as_ref(), self.names.name(symbol)) {
+                    continue; // Taken out meanwhile.
+                }
                 let subscriptions = (&self.names, &mut self.subscriptions[conn]);
                 subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
             }
@@ -411,7 +420,11 @@ impl Frame<'_> {
         let mut intake = Intake { symbol, received: at.received, via: *via, checksum, out };
         let book = &mut self.lane.markets.entry(symbol).book;
         if let Some(conn) = book.on_message(update, &mut intake)? {
-            self.resyncs[conn].want(symbol, self.at.received);
+            if has_book(self.lane.conns.plan.as_ref(), self.out.name(symbol)) {
+                self.resyncs[conn].want(symbol, self.at.received);
+            } else {
+                book.on_end(symbol, self.out); // Of what was on its way when it was taken out.
+            }
         }
         Ok(())
     }
@@ -452,6 +465,18 @@ impl Frame<'_> {
 }
 
 impl Market {
+    /// A channel of the instrument is no longer recorded: nothing of it is missed from here on.
+    fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
+        match channel {
+            Channel::Trades => self.trades.end(out, symbol, NOT_RECORDED),
+            Channel::Book => self.book.on_end(symbol, out),
+            Channel::Quotes => {
+                self.quoted = None;
+                self.quotes.on_end(out, symbol, Channel::Quotes);
+            }
+        }
+    }
+
     /// Whether a quote is one that the other connection has not brought. Both bring them in order, by id and by time: of
     /// two with one time the higher id is newer; a lower id with a later time is of a numbering that began anew.
     fn is_news(&mut self, conn: Conn, quote: &Quote) -> bool {
