@@ -224,7 +224,8 @@ impl LaneOracle {
                 ));
             }
             self.gaps(lane, state)?;
-            for (index, symbol) in venue.symbols.iter().enumerate() {
+            let recorded = venue.symbols.iter().enumerate().filter(|(index, _)| !venue.left_out.contains(index));
+            for (index, symbol) in recorded {
                 self.trades(lane, venue, (index, symbol), (state, database))?;
                 self.book(lane, venue, (index, symbol), state)?;
             }

@@ -96,4 +96,27 @@ pub const ALL: &[Regression] = &[
         found: "a message that both Kraken connections had delivered did not fit the book, and each of its \
                 successors was held to be the other connection's fault in turn: the book stood still for ever",
     },
+    Regression {
+        name: "taken out between two connections",
+        seed: 65,
+        steps: 200,
+        mix: Mix::Plans,
+        found: "quotes that had been interrupted kept their gap open for ever when the next connection came with a \
+                plan without them",
+    },
+    Regression {
+        name: "a trade that was on its way",
+        seed: 419,
+        steps: 200,
+        mix: Mix::Plans,
+        found: "a trade that came after its instrument had been taken out opened a gap, whose answer was thrown away: \
+                it stayed open, and its turn to ask was never given to another instrument",
+    },
+    Regression {
+        name: "a book that was on its way",
+        seed: 2620,
+        steps: 200,
+        mix: Mix::Plans,
+        found: "the same with a book of Binance",
+    },
 ];

@@ -71,6 +71,8 @@ pub struct Events {
     pub clock_steps: u64,
     /// The syncer and the retainer are held up.
     pub idle_disk: u64,
+    /// An instrument is taken out of a lane's plan, or put back.
+    pub plan: u64,
 }
 
 /// Which kinds of faults a run has.
@@ -80,6 +82,8 @@ pub enum Mix {
     Any,
     /// As the seed has it, and lanes have two connections, or a second one while the first is replaced.
     Twins,
+    /// The same, and the operator changes which instruments a lane has.
+    Plans,
     /// Nothing goes wrong.
     Calm,
     /// Only the feed.
@@ -97,6 +101,7 @@ impl Mix {
         match name {
             "any" => Some(Self::Any),
             "twins" => Some(Self::Twins),
+            "plans" => Some(Self::Plans),
             "calm" => Some(Self::Calm),
             "feed" => Some(Self::Feed),
             "disk" => Some(Self::Disk),
@@ -115,7 +120,8 @@ impl Scenario {
             .map(|_| {
                 let (kind, symbols) = (*rng.pick(&venue::Kind::CHOICE), 1 + rng.index(3));
                 let kind = venue.unwrap_or(kind);
-                let (redundancy, lifetime_ms) = if mix == Mix::Twins { twins(rng) } else { (1, None) };
+                let (redundancy, lifetime_ms) =
+                    if matches!(mix, Mix::Twins | Mix::Plans) { twins(rng) } else { (1, None) };
                 LaneSetup { kind, symbols, redundancy, lifetime_ms }
             })
             .collect();
@@ -143,7 +149,7 @@ impl Scenario {
             chunk_rows_max: 1 + rng.index(60),
         };
         let has = |rng: &mut Rng, mixes: &[Mix]| {
-            mixes.contains(&mix) || (matches!(mix, Mix::Any | Mix::Twins) && rng.chance(600))
+            mixes.contains(&mix) || (matches!(mix, Mix::Any | Mix::Twins | Mix::Plans) && rng.chance(600))
         };
         let (has_feed, has_disk, has_database) =
             (has(rng, &[Mix::Feed]), has(rng, &[Mix::Disk]), has(rng, &[Mix::Database]));
@@ -180,6 +186,7 @@ impl Scenario {
             restore: some(has_database, 10),
             clock_steps: some(has_feed, 10),
             idle_disk: some(has_disk, 20),
+            plan: some(mix == Mix::Plans, 60),
         };
         Self { lanes, journal, writer, feed, database, poison_every, events }
     }

@@ -20,6 +20,8 @@ pub struct Session {
     pub lane: Arc<Lane>,
     setup: LaneSetup,
     intake: Intake,
+    /// What the open connections were told to bring.
+    plan: Option<LanePlan>,
     slots: PerConn<Slot>,
     /// The journal takes nothing, and nothing is read.
     is_full: bool,
@@ -88,7 +90,17 @@ impl Session {
     pub fn new(lane: Arc<Lane>, setup: LaneSetup, intake: Intake, now_ms: u64) -> Self {
         let mut slots = PerConn::default();
         slots[Conn::FIRST] = Slot::Down { until_ms: now_ms };
-        Self { lane, setup, intake, slots, is_full: false, requests: Vec::new(), is_begun: false, next_tick_ms: now_ms }
+        Self {
+            lane,
+            setup,
+            intake,
+            plan: None,
+            slots,
+            is_full: false,
+            requests: Vec::new(),
+            is_begun: false,
+            next_tick_ms: now_ms,
+        }
     }
 
     /// Does some of what is to be done now.
@@ -166,6 +178,7 @@ impl Session {
             self.bury(with, CloseKind::Shutdown)?;
             self.arrange(with);
         }
+        self.take_plan(with)?;
         let (mut is_opened, mut read) = (false, Conns::NONE);
         for conn in Conn::ALL {
             match self.slots[conn] {
@@ -206,8 +219,18 @@ impl Session {
         if with.is_calm || with.rng.chance(600) { self.intake.flush() } else { Ok(()) }
     }
 
+    /// Tells the open connections of a new plan.
+    fn take_plan(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
+        let open = self.intake.decoder().open().iter().find(|conn| self.is_open(*conn));
+        let Some(conn) = open.filter(|_| self.plan.as_ref() != Some(with.plan)) else { return Ok(()) };
+        self.plan = Some(with.plan.clone());
+        self.take(with, (Kind::Plan, conn), &serde_json::to_vec(with.plan).unwrap_or_default())?;
+        self.act(with)
+    }
+
     fn open(&mut self, with: &mut Surroundings<'_>, conn: Conn) -> Result<(), journal::Error> {
         with.venue.open(conn);
+        self.plan = Some(with.plan.clone());
         let lifetime = self.setup.lifetime_ms.map(|(least, most)| with.rng.between(least, most));
         let rotate_ms = lifetime.map_or(u64::MAX, |lifetime| with.now_ms + lifetime);
         self.slots[conn] = Slot::Open(Open { rotate_ms, retiring: None, ready_since_ms: None });

@@ -299,6 +299,9 @@ impl World {
                 self.oracles.iter_mut().for_each(LaneOracle::may_lose);
             }
         }
+        if self.rng.chance(events.plan) {
+            self.change_plan();
+        }
         if self.rng.chance(100) {
             self.database.settle_stale();
         }
@@ -306,6 +309,24 @@ impl World {
             self.skew_ms = i64::try_from(self.rng.below(20_000)).unwrap_or_default() - 10_000;
         }
         Ok(())
+    }
+
+    /// An instrument is taken out of a lane's plan, or put back. At least one stays.
+    fn change_plan(&mut self) {
+        let lane = self.rng.index(self.plans.len());
+        let (plan, venue) = (&mut self.plans[lane], &mut self.venues[lane]);
+        let index = self.rng.index(venue.symbols.len());
+        let name = venue.symbols[index].name;
+        let at = plan.symbols.iter().position(|symbol| symbol == name);
+        match at {
+            Some(at) if plan.symbols.len() > 1 => {
+                plan.symbols.remove(at);
+                venue.left_out.insert(index);
+            }
+            Some(_) => {}
+            None => plan.symbols.push(name.to_owned()),
+        }
+        info!(plan.lane, ?plan.symbols, "the plan changes");
     }
 
     fn sessions(&mut self) -> Result<(), Violation> {
@@ -336,7 +357,7 @@ impl World {
             }
             let (rows, requests) = session.held();
             let chunks = session.lane.queue.len();
-            let symbols = plans[index].symbols.len();
+            let symbols = venues[index].symbols.len();
             if rows > self.scenario.writer.chunk_rows_max + ROWS_OF_A_STEP_MAX
                 || requests > 4 * symbols + 4
                 || chunks > self.scenario.writer.queue_chunks_max

@@ -59,6 +59,13 @@ fn two_hundred_worlds_with_two_connections_a_lane_hold() {
 }
 
 #[test]
+fn a_hundred_worlds_with_changing_plans_hold() {
+    let options = |seed| Options { mix: Mix::Plans, ..options(seed) };
+    let found: Vec<_> = (0..100).filter_map(|seed| world::run(options(seed)).err()).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
 fn a_hundred_worlds_of_okx_hold_with_one_connection_and_with_two() {
     let options = |seed, mix| Options { mix, venue: Some(Kind::Okx), ..options(seed) };
     let worlds = (0..50).flat_map(|seed| [options(seed, Mix::Any), options(seed, Mix::Twins)]);

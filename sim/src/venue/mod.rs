@@ -97,6 +97,8 @@ pub struct Venue {
     pub unprovable: BTreeSet<usize>,
     /// Instruments that were given trade ids that do not exist.
     pub lied: BTreeSet<usize>,
+    /// Instruments that were not recorded for a while.
+    pub left_out: BTreeSet<usize>,
     /// Rows of an answer at most.
     page_max: usize,
     rng: Rng,
@@ -170,6 +172,7 @@ impl Venue {
             sockets: PerConn::default(),
             unprovable: BTreeSet::new(),
             lied: BTreeSet::new(),
+            left_out: BTreeSet::new(),
             page_max,
             rng,
         }
