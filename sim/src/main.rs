@@ -30,7 +30,7 @@ enum Command {
         /// Steps before everything is left to settle.
         #[arg(long, default_value_t = world::STEPS)]
         steps: u64,
-        /// Kinds of faults: any, twins (any, with two connections a lane), plans (twins, with changing instruments), calm, feed, disk, database.
+        /// Kinds of faults: any, twins (any, with two connections a lane), batches (twins, each in pieces of its own), plans (twins, with changing instruments), calm, feed, disk, database.
         #[arg(long, default_value = "any", value_parser = mix)]
         scenario: Mix,
         /// The venue of all lanes, by its name; OKX's worlds only come this way.
@@ -58,7 +58,7 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 }
 
 fn mix(text: &str) -> Result<Mix, String> {
-    Mix::parse(text).ok_or_else(|| "any, twins, plans, calm, feed, disk or database".into())
+    Mix::parse(text).ok_or_else(|| "any, twins, batches, plans, calm, feed, disk or database".into())
 }
 
 fn venue(text: &str) -> Result<Kind, String> {

@@ -82,7 +82,9 @@ pub enum Mix {
     Any,
     /// As the seed has it, and lanes have two connections, or a second one while the first is replaced.
     Twins,
-    /// The same, and the operator changes which instruments a lane has.
+    /// The same, and venues whose book messages have no ids batch them differently for each connection.
+    Batches,
+    /// As twins, and the operator changes which instruments a lane has.
     Plans,
     /// Nothing goes wrong.
     Calm,
@@ -101,6 +103,7 @@ impl Mix {
         match name {
             "any" => Some(Self::Any),
             "twins" => Some(Self::Twins),
+            "batches" => Some(Self::Batches),
             "plans" => Some(Self::Plans),
             "calm" => Some(Self::Calm),
             "feed" => Some(Self::Feed),
@@ -121,7 +124,7 @@ impl Scenario {
                 let (kind, symbols) = (*rng.pick(&venue::Kind::CHOICE), 1 + rng.index(3));
                 let kind = venue.unwrap_or(kind);
                 let (redundancy, lifetime_ms) =
-                    if matches!(mix, Mix::Twins | Mix::Plans) { twins(rng) } else { (1, None) };
+                    if matches!(mix, Mix::Twins | Mix::Batches | Mix::Plans) { twins(rng) } else { (1, None) };
                 LaneSetup { kind, symbols, redundancy, lifetime_ms }
             })
             .collect();
@@ -149,12 +152,13 @@ impl Scenario {
             chunk_rows_max: 1 + rng.index(60),
         };
         let has = |rng: &mut Rng, mixes: &[Mix]| {
-            mixes.contains(&mix) || (matches!(mix, Mix::Any | Mix::Twins | Mix::Plans) && rng.chance(600))
+            mixes.contains(&mix)
+                || (matches!(mix, Mix::Any | Mix::Twins | Mix::Batches | Mix::Plans) && rng.chance(600))
         };
         let (has_feed, has_disk, has_database) =
             (has(rng, &[Mix::Feed]), has(rng, &[Mix::Disk]), has(rng, &[Mix::Database]));
         let mut some = |is_on: bool, most: u64| if is_on && rng.chance(600) { rng.between(1, most) } else { 0 };
-        let feed = venue::Faults {
+        let mut feed = venue::Faults {
             drop: some(has_feed, 60),
             duplicate: some(has_feed, 60),
             swap: some(has_feed, 40),
@@ -164,6 +168,7 @@ impl Scenario {
             stall: some(has_feed, 4),
             cut: some(has_feed, 20),
             http: some(has_feed, 700),
+            batch: 0,
         };
         let database = Faults {
             cut: some(has_database, 20),
@@ -188,6 +193,7 @@ impl Scenario {
             idle_disk: some(has_disk, 20),
             plan: some(mix == Mix::Plans, 60),
         };
+        feed.batch = some(mix == Mix::Batches, 600);
         Self { lanes, journal, writer, feed, database, poison_every, events }
     }
 }

@@ -230,6 +230,7 @@ impl World {
         self.disk.fail_syncs(0);
         self.disk.fail_writes(0);
         self.venues.iter_mut().for_each(|venue| venue.faults = venue::Faults::default());
+        self.venues.iter_mut().for_each(Venue::send_waiting);
         self.start_ms = self.start_ms.min(self.now_ms);
         self.disk_idle_ms = 0;
     }
@@ -241,6 +242,7 @@ impl World {
             self.next_second_ms = self.now_ms + 1_000;
         }
         for venue in &mut self.venues {
+            venue.send_waiting();
             venue.now_us = now_us;
             for _ in 0..self.rng.below(most + 1) {
                 let index = self.rng.index(venue.symbols.len());

@@ -66,6 +66,14 @@ fn a_hundred_worlds_with_changing_plans_hold() {
 }
 
 #[test]
+fn sixty_worlds_in_which_each_connection_has_its_own_pieces_hold() {
+    let options = |seed, venue| Options { mix: Mix::Batches, venue: Some(venue), ..options(seed) };
+    let worlds = (0..30).flat_map(|seed| [options(seed, Kind::Coinbase), options(seed, Kind::Kraken)]);
+    let found: Vec<_> = worlds.filter_map(|options| world::run(options).err()).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
 fn a_hundred_worlds_of_okx_hold_with_one_connection_and_with_two() {
     let options = |seed, mix| Options { mix, venue: Some(Kind::Okx), ..options(seed) };
     let worlds = (0..50).flat_map(|seed| [options(seed, Mix::Any), options(seed, Mix::Twins)]);

@@ -35,7 +35,11 @@ pub(super) fn on_message(venue: &mut Venue, conn: Conn, message: &Value) {
         }
         let (symbol, now_us) = (&venue.symbols[index], venue.now_us);
         let text = match channel {
-            Channel::Book => snapshot(symbol, now_us),
+            Channel::Book => {
+                let text = snapshot(symbol, now_us);
+                venue.renew(conn, index);
+                text
+            }
             Channel::Trades => {
                 let latest = &symbol.trades[symbol.trades.len().saturating_sub(SNAPSHOT_TRADES)..];
                 trades("snapshot", symbol, latest, 0)

@@ -38,13 +38,16 @@ pub struct Trade {
     pub time_us: i64,
 }
 
+/// Changed levels: side (bid) and price, new quantity.
+pub type Changes = BTreeMap<(bool, u64), u64>;
+
 /// What one step brought.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The trades made: indices into the symbol's list.
     pub trades: std::ops::Range<usize>,
-    /// Changed levels: side and price, new quantity.
-    pub changes: BTreeMap<(bool, u64), u64>,
+    /// Changed levels.
+    pub changes: Changes,
     /// Id of the last change before.
     pub previous_id: u64,
     /// Id of the first change.

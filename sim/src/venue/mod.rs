@@ -10,7 +10,7 @@ use tapeway_exchanges::{
     venue::{self, VenueSpec},
 };
 
-use self::market::Symbol;
+use self::market::{Changes, Step, Symbol};
 use crate::rng::Rng;
 
 mod binance;
@@ -67,6 +67,9 @@ pub struct Faults {
     pub stall: u64,
     /// The connection is cut, with what is on its way.
     pub cut: u64,
+    /// What a step changes is sent with the next one's changes, on venues whose book messages have no ids; each connection
+    /// has its own pieces.
+    pub batch: u64,
     /// An HTTP request gets no answer, or an error, or a part, or gibberish; and late.
     pub http: u64,
 }
@@ -99,6 +102,8 @@ pub struct Venue {
     pub lied: BTreeSet<usize>,
     /// Instruments that were not recorded for a while.
     pub left_out: BTreeSet<usize>,
+    /// Time of the last book message, where each connection has its own pieces.
+    pieces_us: BTreeMap<usize, i64>,
     /// Rows of an answer at most.
     page_max: usize,
     rng: Rng,
@@ -108,6 +113,8 @@ pub struct Venue {
 #[derive(Debug, Default)]
 pub struct Socket {
     subscribed: BTreeMap<(usize, Channel), bool>,
+    /// Changes that wait for the next step's, by instrument.
+    waiting: BTreeMap<usize, Changes>,
     /// Frames on their way.
     pub wire: VecDeque<String>,
     held: Option<String>,
@@ -173,6 +180,7 @@ impl Venue {
             unprovable: BTreeSet::new(),
             lied: BTreeSet::new(),
             left_out: BTreeSet::new(),
+            pieces_us: BTreeMap::new(),
             page_max,
             rng,
         }
@@ -234,7 +242,14 @@ impl Venue {
     pub fn step(&mut self, index: usize) {
         let Self { rng, symbols, kind, now_us, .. } = self;
         let symbol = &mut symbols[index];
-        let step = symbol.step(rng, *now_us, !matches!(kind, Kind::BinanceUsdm | Kind::Okx));
+        let mut step = symbol.step(rng, *now_us, !matches!(kind, Kind::BinanceUsdm | Kind::Okx));
+        let is_in_pieces = self.faults.batch > 0 || self.has_waiting();
+        if is_in_pieces || self.pieces_us.contains_key(&index) {
+            // Messages that a venue makes by the clock are not of one moment.
+            let last_us = self.pieces_us.entry(index).or_default();
+            step.time_us = step.time_us.max(*last_us + 1);
+            *last_us = step.time_us;
+        }
         let mut open = Conn::ALL.into_iter().filter_map(|conn| self.sockets[conn].as_ref());
         let is_listening = open.any(|socket| socket.subscribed.values().any(|is_on| *is_on));
         if !is_listening {
@@ -242,20 +257,78 @@ impl Venue {
         }
         let wrong_id = if self.rng.chance(self.faults.wrong_id) { 3 + self.rng.below(5) } else { 0 };
         let wrong_checksum = self.rng.chance(self.faults.wrong_checksum);
-        let symbol = &self.symbols[index];
-        let frames = match self.kind {
-            Kind::BinanceSpot | Kind::BinanceUsdm => binance::frames(self.kind, symbol, &step, wrong_id),
-            Kind::Coinbase => coinbase::frames(symbol, &step, wrong_id),
-            Kind::Kraken => kraken::frames(symbol, &step, (wrong_id, wrong_checksum)),
-            Kind::Okx => okx::frames(symbol, &step, wrong_id),
-        };
         if wrong_id > 0 {
             self.lied.insert(index);
+        }
+        let frames = self.frames(index, &step, (wrong_id, wrong_checksum));
+        if is_in_pieces {
+            return self.deliver_in_pieces(index, step, frames, wrong_checksum);
         }
         for (channel, text) in frames {
             for conn in Conn::ALL {
                 if self.is_subscribed(conn, index, channel) {
                     self.deliver(conn, index, channel, text.clone());
+                }
+            }
+        }
+    }
+
+    /// The messages of a step, each with its channel.
+    fn frames(&self, index: usize, step: &Step, (wrong_id, wrong_checksum): (u64, bool)) -> Vec<(Channel, String)> {
+        let symbol = &self.symbols[index];
+        match self.kind {
+            Kind::BinanceSpot | Kind::BinanceUsdm => binance::frames(self.kind, symbol, step, wrong_id),
+            Kind::Coinbase => coinbase::frames(symbol, step, wrong_id),
+            Kind::Kraken => kraken::frames(symbol, step, (wrong_id, wrong_checksum)),
+            Kind::Okx => okx::frames(symbol, step, wrong_id),
+        }
+    }
+
+    /// Sends what waits: batches are short.
+    pub fn send_waiting(&mut self) {
+        for conn in Conn::ALL {
+            let Some(socket) = &mut self.sockets[conn] else { continue };
+            for (index, changes) in std::mem::take(&mut socket.waiting) {
+                let last_us = self.pieces_us.entry(index).or_default();
+                *last_us += 1;
+                let step = Step { trades: 0..0, changes, previous_id: 0, first_id: 0, last_id: 0, time_us: *last_us };
+                for (channel, text) in self.frames(index, &step, (0, false)) {
+                    if channel == Channel::Book {
+                        self.deliver(conn, index, channel, text);
+                    }
+                }
+            }
+        }
+    }
+
+    fn has_waiting(&self) -> bool {
+        let mut open = Conn::ALL.into_iter().filter_map(|conn| self.sockets[conn].as_ref());
+        open.any(|socket| !socket.waiting.is_empty())
+    }
+
+    /// Sends a step's messages, its book's perhaps with the next one's, each connection as it comes.
+    fn deliver_in_pieces(&mut self, index: usize, step: Step, frames: Vec<(Channel, String)>, wrong_checksum: bool) {
+        let is_batched = matches!(self.kind, Kind::Coinbase | Kind::Kraken);
+        for conn in Conn::ALL {
+            for (channel, text) in frames.iter().filter(|(channel, _)| !is_batched || *channel != Channel::Book) {
+                if self.is_subscribed(conn, index, *channel) {
+                    self.deliver(conn, index, *channel, text.clone());
+                }
+            }
+            if !is_batched || !self.is_subscribed(conn, index, Channel::Book) {
+                continue;
+            }
+            let Some(socket) = &mut self.sockets[conn] else { continue };
+            let mut changes = socket.waiting.remove(&index).unwrap_or_default();
+            changes.extend(step.changes.clone());
+            if self.rng.chance(self.faults.batch) {
+                socket.waiting.insert(index, changes);
+                continue;
+            }
+            let all = Step { trades: 0..0, changes, ..step.clone() };
+            for (channel, text) in self.frames(index, &all, (0, wrong_checksum)) {
+                if channel == Channel::Book {
+                    self.deliver(conn, index, channel, text);
                 }
             }
         }
@@ -389,9 +462,12 @@ impl Venue {
         socket.push(text);
     }
 
-    /// A whole book of an instrument is on its way. What was missed of it before no longer matters, unless the lane has
+    /// A whole book of an instrument is on its way, with all that waited. What was missed of it before no longer matters, unless the lane has
     /// another connection, whose rows it goes on with.
     fn renew(&mut self, conn: Conn, index: usize) {
+        if let Some(socket) = &mut self.sockets[conn] {
+            socket.waiting.remove(&index);
+        }
         if self.sockets[conn.other()].is_none() {
             self.unprovable.remove(&index);
         }
