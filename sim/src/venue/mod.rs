@@ -462,8 +462,8 @@ impl Venue {
         socket.push(text);
     }
 
-    /// A whole book of an instrument is on its way, with all that waited. What was missed of it before no longer matters, unless the lane has
-    /// another connection, whose rows it goes on with.
+    /// A whole book of an instrument is on its way, with all that waited. What was missed of it before no longer matters,
+    /// unless the lane has another connection, whose rows it goes on with.
     fn renew(&mut self, conn: Conn, index: usize) {
         if let Some(socket) = &mut self.sockets[conn] {
             socket.waiting.remove(&index);

@@ -63,7 +63,8 @@ pub(super) fn page(
     Ok(Ok(Page::contiguous(rows.collect::<Result<Vec<_>, FrameError>>()?)))
 }
 
-/// How a code of the venue is meant: 51xxx are about what was asked for, 50xxx mostly about the moment.
+/// How a code of the venue is meant: those that begin with 51 are about what was asked for, those with 50 mostly about the
+/// moment.
 fn meaning(code: &str) -> Refusal {
     match code {
         "50001" | "50004" | "50011" | "50013" | "50026" | "50040" | "50061" => Refusal::Busy,
