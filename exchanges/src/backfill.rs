@@ -5,7 +5,7 @@
 //! any event: it only decides what is asked for and when. So it is not part of the saved state; a new connection
 //! asks for everything that is still missing.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, fmt::Display, time::Duration};
 
 use crate::{
     adapter::{Actions, HttpRequest},
@@ -143,9 +143,45 @@ impl Refusal {
     }
 }
 
-/// What an answer with a status other than 200 says, as meaning and as error.
-pub(crate) fn refused(tag: &str, status: u16, body: &[u8]) -> (Refusal, FrameError) {
-    (Refusal::of(status, body), FrameError::Http { tag: tag.into(), status, head: head(body) })
+/// An answer that brings no trades.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) how: Refusal,
+    pub(crate) error: FrameError,
+}
+
+impl Refused {
+    /// One with a status other than 200.
+    pub(crate) fn by_status(tag: &str, status: u16, body: &[u8]) -> Self {
+        Self { how: Refusal::of(status, body), error: FrameError::Http { tag: tag.into(), status, head: head(body) } }
+    }
+
+    /// One in which the venue names its reason.
+    pub(crate) fn by_venue(how: Refusal, reason: String) -> Self {
+        Self { how, error: FrameError::Refused { what: "a request for trades".into(), reason } }
+    }
+}
+
+/// One that cannot be read.
+impl From<FrameError> for Refused {
+    fn from(error: FrameError) -> Self {
+        Self { how: Refusal::Odd, error }
+    }
+}
+
+/// The tag of a request for trades of an instrument; `what` tells it from others of the same instrument.
+pub(crate) fn tag(name: &str, what: impl Display) -> String {
+    format!("{TAG}{name}:{what}")
+}
+
+/// The instrument a request's tag is about, and which of its requests it is; `None` when it is not for trades.
+pub(crate) fn tag_parts(tag: &str) -> Option<(&str, &str)> {
+    tag.strip_prefix(TAG)?.rsplit_once(':')
+}
+
+/// The value of a key in the query of a URL.
+pub(crate) fn query_value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// Everything but unreserved ASCII as `%XX`: some symbols are not ASCII.
@@ -162,11 +198,9 @@ fn delay(failures: u32) -> Duration {
 }
 
 /// What begins the tag of every request for trades.
-pub(crate) const TAG: &str = "trades:";
+const TAG: &str = "trades:";
 /// Status of an answer that is one.
 pub(crate) const STATUS_OK: u16 = 200;
-/// Why missing trades are given up of an instrument that is taken out of the configuration.
-pub(crate) const NOT_RECORDED: &str = "the instrument is no longer recorded";
 /// Turns at once, a lane: half of what a session has under way, so that books are not kept waiting.
 const IN_FLIGHT_MAX: usize = 2;
 /// Before an instrument's first request, so that late trades have come and the venue's history has the new ones.

@@ -6,13 +6,93 @@
 use std::time::Duration;
 
 use crate::{
+    adapter::{Actions, Outbox},
     by_symbol::BySymbol,
+    conn::{Conn, PerConn},
+    event::Channel,
     ids::{Nanos, SymbolIx},
+    lane::LaneConns,
+    symbols::Symbols,
 };
+
+/// Resyncs of a lane's books, by the connection that is to bring the snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct LaneResyncs {
+    of: PerConn<Resyncs>,
+    /// The lane's symbols as of the last input, for those that wait for a tick.
+    names: Symbols,
+}
+
+impl LaneResyncs {
+    /// Forgets everything of a connection: it ends, or another one of its number begins.
+    pub(crate) fn reset(&mut self, conn: Conn) {
+        self.of[conn].reset();
+    }
+
+    /// A book needs a new snapshot on a connection. Nothing happens while it waits for its turn already.
+    pub(crate) fn want(&mut self, conn: Conn, symbol: SymbolIx, now: Nanos) {
+        self.of[conn].want(symbol, now);
+    }
+
+    /// Asks with `ask` for those whose turn has come, after an input.
+    #[inline]
+    pub(crate) fn send(
+        &mut self,
+        now: Nanos,
+        conns: &LaneConns,
+        Outbox { symbols, actions, .. }: &mut Outbox,
+        ask: impl FnMut(Conn, SymbolIx, &Symbols, &mut Actions),
+    ) {
+        if self.is_waiting() {
+            self.send_due(now, conns, (symbols, actions), ask);
+            if self.is_waiting() && self.names.len() != symbols.len() {
+                self.names = symbols.clone();
+            }
+        }
+    }
+
+    /// Asks with `ask` for those whose turn has come, at a tick.
+    pub(crate) fn on_tick(
+        &mut self,
+        now: Nanos,
+        conns: &LaneConns,
+        actions: &mut Actions,
+        ask: impl FnMut(Conn, SymbolIx, &Symbols, &mut Actions),
+    ) {
+        if self.is_waiting() {
+            let names = std::mem::take(&mut self.names);
+            self.send_due(now, conns, (&names, actions), ask);
+            self.names = names;
+        }
+    }
+
+    #[inline]
+    fn is_waiting(&self) -> bool {
+        Conn::ALL.into_iter().any(|conn| !self.of[conn].waiting.is_empty())
+    }
+
+    #[cold]
+    fn send_due(
+        &mut self,
+        now: Nanos,
+        conns: &LaneConns,
+        (symbols, actions): (&Symbols, &mut Actions),
+        mut ask: impl FnMut(Conn, SymbolIx, &Symbols, &mut Actions),
+    ) {
+        for (conn, resyncs) in self.of.iter_mut() {
+            for symbol in resyncs.due(now) {
+                // It may have been taken out meanwhile.
+                if conns.records(Channel::Book, symbols.name(symbol)) {
+                    ask(conn, symbol, symbols, actions.of(conn));
+                }
+            }
+        }
+    }
+}
 
 /// Resyncs of one connection's books.
 #[derive(Debug, Default)]
-pub(crate) struct Resyncs {
+struct Resyncs {
     histories: BySymbol<History>,
     /// Asked for and not yet sent.
     waiting: Vec<(SymbolIx, Nanos)>,
@@ -26,12 +106,12 @@ struct History {
 
 impl Resyncs {
     /// Forgets everything: a new connection begins.
-    pub(crate) fn reset(&mut self) {
+    fn reset(&mut self) {
         *self = Self::default();
     }
 
     /// A book needs a new snapshot. Nothing happens while it waits for its turn already.
-    pub(crate) fn want(&mut self, symbol: SymbolIx, now: Nanos) {
+    fn want(&mut self, symbol: SymbolIx, now: Nanos) {
         if self.waiting.iter().any(|(waiting, _)| *waiting == symbol) {
             return;
         }
@@ -48,13 +128,8 @@ impl Resyncs {
         self.waiting.push((symbol, due));
     }
 
-    /// Whether a book waits for its turn.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Takes out the books whose turn has come.
-    pub(crate) fn due(&mut self, now: Nanos) -> Vec<SymbolIx> {
+    fn due(&mut self, now: Nanos) -> Vec<SymbolIx> {
         let due = self.waiting.iter().filter(|(_, due)| *due <= now).map(|(symbol, _)| *symbol).collect();
         self.waiting.retain(|(_, due)| *due > now);
         due

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     adapter::Outbox,
-    backfill::{Refusal, Served},
+    backfill::{Refusal, Refused, Served},
     conn::{Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel, GapClosed, GapEnd},
@@ -111,14 +111,14 @@ impl TradeIds {
         }
     }
 
-    /// The channel is no longer recorded: what waits is missing.
-    pub(crate) fn end(&mut self, out: &mut Outbox, symbol: SymbolIx, why: &str) {
+    /// The channel is no longer recorded: what waits is missing, and nothing of what is missing will come.
+    pub(crate) fn end(&mut self, out: &mut Outbox, symbol: SymbolIx) {
         self.reach = PerConn::default();
         self.decide(out, symbol, Conns::NONE);
         if self.seen.is_some() {
             self.interrupted.get_or_insert(Cause::Downtime);
         }
-        self.give_up(out, symbol, why);
+        self.give_up(out, symbol, NOT_RECORDED);
     }
 
     /// Highest id seen.
@@ -147,16 +147,16 @@ impl TradeIds {
         &mut self,
         out: &mut Outbox,
         symbol: SymbolIx,
-        answer: Result<Page, (Refusal, FrameError)>,
+        answer: Result<Page, Refused>,
     ) -> (Served, Result<(), FrameError>) {
-        let (refusal, error) = match answer {
+        let Refused { how, error } = match answer {
             Ok(page) => {
                 let is_progress = self.holes.on_page(out, symbol, page);
                 return (if is_progress { Served::Yes } else { Served::No }, Ok(()));
             }
             Err(refused) => refused,
         };
-        match refusal {
+        match how {
             Refusal::Busy => {}
             Refusal::Final => self.holes.give_up(out, symbol, &error.to_string()),
             Refusal::Odd => self.holes.on_failure(out, symbol, &error.to_string()),
@@ -312,6 +312,8 @@ impl TradeIds {
     }
 }
 
+/// Why missing trades are given up of an instrument that is taken out of the configuration.
+pub(crate) const NOT_RECORDED: &str = "the instrument is no longer recorded";
 /// How far below the first id seen a trade may be and still be a late one: further, the venue counts anew.
 const LATE_IDS_MAX: u64 = 64;
 /// How far one connection may be ahead of the other: ids missing further back are waited for no more.

@@ -15,7 +15,7 @@ use rust_decimal::Decimal;
 use super::Flavor;
 use crate::{
     adapter::{At, HttpRequest},
-    backfill::{TAG, percent_encoded},
+    backfill::{percent_encoded, query_value, tag, tag_parts},
     error::FrameError,
     event::{Flags, Side, Trade},
     holes::{Page, Want},
@@ -56,30 +56,28 @@ pub(super) fn request(flavor: Flavor, name: &str, want: &Want) -> HttpRequest {
         (Flavor::Usdm | Flavor::Coinm, None) => (RECENT.into(), format!("trades?symbol={symbol}&limit={PAGE_ROWS}"), 5),
     };
     let delay = std::time::Duration::ZERO;
-    HttpRequest { tag: format!("{TAG}{name}:{what}"), path: format!("{base}/{path}"), weight, delay }
+    HttpRequest { tag: tag(name, what), path: format!("{base}/{path}"), weight, delay }
 }
 
-/// The symbol and the kind of answer a request's tag is about.
-pub(super) fn asked(tag: &str) -> Option<(&str, Asked)> {
-    let (name, what) = tag.strip_prefix(TAG)?.split_once(':')?;
-    let asked = match what.strip_prefix(AGGREGATES) {
+/// The kind of answer a request's tag is about; `None` when it is not for trades.
+pub(super) fn asked(tag: &str) -> Option<Asked> {
+    let (_, what) = tag_parts(tag)?;
+    Some(match what.strip_prefix(AGGREGATES) {
         Some(start) => Asked::Aggregates(start.parse().ok()?),
         None if what == RECENT => Asked::Recent,
         None => Asked::From(what.parse().ok()?),
-    };
-    Some((name, asked))
+    })
 }
 
 /// The tag of a request, from the parts of a recorded answer's URL.
 pub(super) fn tag_of(path: &str, symbol: &str, query: &str) -> Option<String> {
-    let value = |key| query.split('&').find_map(|pair| pair.strip_prefix(key));
     let what = match path.rsplit('/').next()? {
-        "historicalTrades" => value("fromId=")?.to_owned(),
+        "historicalTrades" => query_value(query, "fromId")?.to_owned(),
         "trades" => RECENT.to_owned(),
-        "aggTrades" => format!("{AGGREGATES}{}", value("startTime=")?),
+        "aggTrades" => format!("{AGGREGATES}{}", query_value(query, "startTime")?),
         _ => return None,
     };
-    Some(format!("{TAG}{symbol}:{what}"))
+    Some(tag(symbol, what))
 }
 
 /// Reads an answer.
@@ -173,7 +171,7 @@ mod tests {
         let HttpRequest { tag, path, weight, .. } = request(Flavor::Spot, "BTCUSDT", &WANT);
         assert_eq!((tag.as_str(), weight), ("trades:BTCUSDT:7", 25));
         assert_eq!(path, "/api/v3/historicalTrades?symbol=BTCUSDT&fromId=7&limit=4");
-        assert_eq!(asked(&tag), Some(("BTCUSDT", Asked::From(7))));
+        assert_eq!(asked(&tag), Some(Asked::From(7)));
         assert_eq!(request(Flavor::Spot, "X", &Want { last: i64::MAX, ..WANT }).path.rsplit('=').next(), Some("1000"));
     }
 
@@ -181,7 +179,7 @@ mod tests {
     fn futures_are_asked_for_the_newest_trades_and_then_by_time() {
         let HttpRequest { tag, path, weight, .. } = request(Flavor::Usdm, "BTCUSDT", &WANT);
         assert_eq!((path.as_str(), weight), ("/fapi/v1/trades?symbol=BTCUSDT&limit=1000", 5));
-        assert_eq!(asked(&tag), Some(("BTCUSDT", Asked::Recent)));
+        assert_eq!(asked(&tag), Some(Asked::Recent));
         let HttpRequest { tag, path, weight, .. } =
             request(Flavor::Coinm, "BTCUSD_PERP", &Want { is_old: true, ..WANT });
         assert_eq!(weight, 20);
@@ -189,6 +187,6 @@ mod tests {
             path,
             "/dapi/v1/aggTrades?symbol=BTCUSD_PERP&startTime=1699999999923&endTime=1700003599922&limit=1000"
         );
-        assert_eq!(asked(&tag), Some(("BTCUSD_PERP", Asked::Aggregates(1_699_999_999_923))));
+        assert_eq!(asked(&tag), Some(Asked::Aggregates(1_699_999_999_923)));
     }
 }

@@ -10,21 +10,20 @@ use serde::{Deserialize, Serialize};
 use super::{Proof, VenueSpec};
 use crate::{
     adapter::{Actions, Adapter, At, CloseKind, CloseReason, HttpRequest, LanePlan, Outbox},
-    backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
-    by_symbol::BySymbol,
+    backfill::{STATUS_OK, query_value},
     config::Limits,
     conn::{Conn, Conns, PerConn, Via},
     error::{FrameError, head},
     event::{Cause, Channel, Flags, Quote, Side, Trade},
+    healing::{Healing, History},
     ids::{Nanos, SymbolIx},
     json::Json,
-    lane_conns::LaneConns,
+    lane::{Instrument, Lane},
     metadata::Source,
     number,
-    plan::{has, has_book, left_out, spread, streams_of},
+    plan::{spread, streams_of},
     scan::Levels,
     subscription::Subscriptions,
-    symbols::Symbols,
     trades::TradeIds,
     unnumbered::Unnumbered,
 };
@@ -37,7 +36,6 @@ mod subscribe;
 mod wire;
 
 use book::{BookState, Next};
-use history::Asked;
 use wire::{DepthWire, Message, QuoteWire, TradeWire};
 
 /// Binance spot.
@@ -109,7 +107,7 @@ pub(super) const COINM: VenueSpec = VenueSpec {
 /// The tag of a request, from the URL of a recorded answer.
 fn tag_of_url(url: &str) -> Option<String> {
     let (path, query) = url.split_once('?')?;
-    let symbol = query.split('&').find_map(|pair| pair.strip_prefix("symbol="))?;
+    let symbol = query_value(query, "symbol")?;
     snapshot::tag_of(path, symbol).or_else(|| history::tag_of(path, symbol, query))
 }
 
@@ -179,19 +177,11 @@ struct Binance {
     flavor: Flavor,
     json: Json,
     scanned: Levels,
-    lane: Lane,
+    lane: Lane<Market>,
     requests: PerConn<subscribe::Requests>,
     snapshots: snapshot::Snapshots,
-    backfills: Backfills,
+    healing: Healing<Flavor>,
     subscriptions: PerConn<Subscriptions>,
-}
-
-/// Everything later events depend on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Lane {
-    #[serde(flatten)]
-    conns: LaneConns,
-    markets: BySymbol<Market>,
 }
 
 /// One instrument.
@@ -217,7 +207,7 @@ impl Binance {
             lane: Lane::default(),
             requests: PerConn::default(),
             snapshots: snapshot::Snapshots::default(),
-            backfills: Backfills::default(),
+            healing: Healing::new(flavor),
             subscriptions: PerConn::default(),
         }
     }
@@ -228,16 +218,13 @@ impl Binance {
         let is_last = via.others().is_empty();
         let Self { flavor, lane, snapshots, .. } = self;
         for (symbol, market) in lane.markets.iter_mut() {
-            let is_recorded = has_book(lane.conns.plan.as_ref(), out.name(symbol));
+            let is_recorded = lane.conns.records(Channel::Book, out.name(symbol));
             if !is_recorded {
                 market.book.on_end(symbol, out);
             } else if market.book.on_close(*flavor, symbol, via, cause, at.received, out) == Next::Snapshot {
                 snapshots.want(*flavor, symbol, &out.symbols, &mut out.actions);
             }
-            market.trades.interrupt(out, symbol, via, cause);
-            if market.trades.has_holes() && !has(lane.conns.plan.as_ref(), Channel::Trades, out.name(symbol)) {
-                market.trades.give_up(out, symbol, NOT_RECORDED);
-            }
+            lane.conns.interrupt(&mut market.trades, symbol, via, cause, out);
             if is_last {
                 market.quoted = None;
                 market.quotes.on_close(out, symbol, Channel::Quotes, cause);
@@ -260,51 +247,13 @@ impl Binance {
     }
 }
 
-impl Binance {
-    fn send_backfills(&mut self, out: &mut Outbox) {
-        let Self { flavor, lane, backfills, .. } = self;
-        let Outbox { symbols, actions, .. } = out;
-        backfills.send(actions, |symbol| lane.request(*flavor, symbol, symbols));
-    }
+impl History for Flavor {
+    type Market = Market;
 
-    /// An answer to a request for missing trades.
-    fn on_trades(
-        &mut self,
-        at: At,
-        tag: &str,
-        (name, asked): (&str, Asked),
-        (status, body): (u16, &mut [u8]),
-        out: &mut Outbox,
-    ) -> Result<(), FrameError> {
-        let symbol = out.symbols.intern(name)?;
-        let Self { flavor, json, lane, backfills, .. } = self;
-        if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
-            // Taken out meanwhile: a trade that was on its way may have shown the gap.
-            lane.markets.entry(symbol).trades.give_up(out, symbol, NOT_RECORDED);
-            backfills.forget(symbol);
-            return Ok(());
-        }
-        let trades = &mut lane.markets.entry(symbol).trades;
-        let answer = match status {
-            STATUS_OK => {
-                json.read(body, |root| history::page(at, symbol, asked, root)).map_err(|error| (Refusal::Odd, error))
-            }
-            _ => Err(refused(tag, status, body)),
-        };
-        let (served, result) = trades.on_answer(out, symbol, answer);
-        let Outbox { symbols, actions, .. } = out;
-        backfills.answered(symbol, served, actions, |symbol| lane.request(*flavor, symbol, symbols));
-        result
-    }
-}
-
-impl Lane {
-    /// The request for what is missing of an instrument's trades.
-    fn request(&mut self, flavor: Flavor, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
-        let market = self.markets.entry(symbol);
+    fn request(&self, name: &str, market: &mut Market) -> Option<HttpRequest> {
         // Of aggregates (a recording) the trades behind them are not known.
         let want = market.trades.want(history::PAGE_IDS).filter(|_| !market.is_aggregate)?;
-        Some(history::request(flavor, symbols.name(symbol), &want))
+        Some(history::request(*self, name, &want))
     }
 }
 
@@ -323,22 +272,12 @@ impl Adapter for Binance {
         self.subscriptions[at.conn].clear();
         if is_first {
             self.snapshots.reset(plan.book_depth.unwrap_or(SNAPSHOT_LEVELS));
-            self.backfills.reset();
         }
         let streams = streams_of(plan, out);
         self.subscribe(at, at.conn, &streams, out);
-        if !is_first {
-            return;
+        if is_first {
+            self.healing.begin(&mut self.lane, plan, out);
         }
-        for (symbol, market) in self.lane.markets.iter_mut() {
-            for channel in left_out(plan, out.name(symbol)) {
-                market.end(channel, symbol, out);
-            }
-            if market.trades.has_holes() {
-                self.backfills.want(symbol);
-            }
-        }
-        self.send_backfills(out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -355,12 +294,10 @@ impl Adapter for Binance {
             requests.unsubscribe(self.flavor, &ended, (symbols, subscriptions), actions.of(conn));
         }
         for (channel, symbol) in ended {
-            match channel {
-                Channel::Book => self.snapshots.forget(symbol),
-                Channel::Trades => self.backfills.forget(symbol),
-                Channel::Quotes => {}
+            if channel == Channel::Book {
+                self.snapshots.forget(symbol);
             }
-            self.lane.markets.entry(symbol).end(channel, symbol, out);
+            self.healing.end(&mut self.lane, (channel, symbol), out);
         }
         for conn in open.iter() {
             self.subscribe(at, conn, &begun, out);
@@ -368,7 +305,7 @@ impl Adapter for Binance {
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { flavor, json, scanned, lane, requests, snapshots, backfills, subscriptions } = self;
+        let Self { flavor, json, scanned, lane, requests, snapshots, healing, subscriptions } = self;
         let (requests, subscriptions) = (&mut requests[at.conn], &mut subscriptions[at.conn]);
         let via = lane.conns.via(at.conn);
         let on_message = |message: Message<'_, '_>| match message {
@@ -386,9 +323,7 @@ impl Adapter for Binance {
                 subscriptions.delivered(Channel::Trades, symbol, at.received);
                 let market = lane.markets.entry(symbol);
                 market.on_trade(at, via, symbol, &trade, out)?;
-                if market.trades.has_holes() {
-                    backfills.want(symbol);
-                }
+                healing.heal(symbol, &market.trades);
                 Ok(())
             }
             Message::Quote(quote) => {
@@ -415,22 +350,23 @@ impl Adapter for Binance {
             Some(delta) => on_message(Message::Depth(delta)),
             None => json.read(bytes, |root| on_message(wire::read(root)?)),
         };
-        if self.backfills.is_due() {
-            self.send_backfills(out);
-        }
+        self.healing.send(&mut self.lane, out);
         result
     }
 
     fn on_http(&mut self, at: At, tag: &str, status: u16, body: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        if let Some((name, asked)) = history::asked(tag) {
-            return self.on_trades(at, tag, (name, asked), (status, body), out);
+        if let Some(asked) = history::asked(tag) {
+            let Self { json, lane, healing, .. } = self;
+            return healing.on_answer(lane, (tag, status, body), out, |symbol, body| {
+                json.read(body, |root| Ok(Ok(history::page(at, symbol, asked, root)?)))
+            });
         }
         let Some(name) = snapshot::symbol_of(tag) else {
             return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
         };
         let symbol = out.symbols.intern(name)?;
         let Self { flavor, json, lane, snapshots, subscriptions, .. } = self;
-        if !has_book(lane.conns.plan.as_ref(), name) {
+        if !lane.conns.records(Channel::Book, name) {
             // Taken out meanwhile: a message that was on its way may have begun a book.
             lane.markets.entry(symbol).book.on_end(symbol, out);
             snapshots.forget(symbol);
@@ -476,11 +412,14 @@ impl Adapter for Binance {
     }
 }
 
-impl Market {
-    /// A channel of the instrument is no longer recorded: nothing of it is missed from here on.
+impl Instrument for Market {
+    fn trades(&mut self) -> &mut TradeIds {
+        &mut self.trades
+    }
+
     fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
         match channel {
-            Channel::Trades => self.trades.end(out, symbol, NOT_RECORDED),
+            Channel::Trades => self.trades.end(out, symbol),
             Channel::Book => self.book.on_end(symbol, out),
             Channel::Quotes => {
                 self.quoted = None;
@@ -488,7 +427,9 @@ impl Market {
             }
         }
     }
+}
 
+impl Market {
     fn on_trade(
         &mut self,
         at: At,

@@ -10,23 +10,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{Proof, VenueSpec};
 use crate::{
-    adapter::{Actions, Adapter, At, CloseReason, HttpRequest, LanePlan, Outbox},
-    backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
-    by_symbol::BySymbol,
+    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
     config::Limits,
     conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel, Flags, Side, Trade},
+    healing::Healing,
     ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
     json::{Json, View},
-    lane_conns::LaneConns,
+    lane::{Instrument, Lane},
     levels::LevelHead,
     metadata::Source,
-    plan::{has, has_book, left_out, spread, symbols_of},
-    resync::Resyncs,
+    plan::{spread, symbols_of},
+    resync::LaneResyncs,
     subscription::Subscriptions,
-    symbols::Symbols,
     trades::TradeIds,
 };
 
@@ -71,21 +69,11 @@ pub(super) const SPEC: VenueSpec = VenueSpec {
 struct Coinbase {
     json: Json,
     scanned: Vec<Change>,
-    lane: Lane,
+    lane: Lane<Market>,
     subscriptions: PerConn<Subscriptions>,
     asked: PerConn<subscribe::Asked>,
-    resyncs: PerConn<Resyncs>,
-    backfills: Backfills,
-    /// The lane's symbols as of the last input, for resyncs that wait for a tick.
-    names: Symbols,
-}
-
-/// Everything later events depend on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Lane {
-    #[serde(flatten)]
-    conns: LaneConns,
-    markets: BySymbol<Market>,
+    resyncs: LaneResyncs,
+    healing: Healing<history::Rest>,
 }
 
 /// One product.
@@ -103,9 +91,8 @@ impl Coinbase {
             lane: Lane::default(),
             subscriptions: PerConn::default(),
             asked: PerConn::default(),
-            resyncs: PerConn::default(),
-            backfills: Backfills::default(),
-            names: Symbols::default(),
+            resyncs: LaneResyncs::default(),
+            healing: Healing::default(),
         }
     }
 
@@ -113,20 +100,17 @@ impl Coinbase {
     fn interrupt(&mut self, at: At, conn: Conn, cause: Cause, out: &mut Outbox) {
         let via = self.lane.conns.via(conn);
         for (symbol, market) in self.lane.markets.iter_mut() {
-            if !has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
+            if !self.lane.conns.records(Channel::Book, out.name(symbol)) {
                 market.book.on_end(symbol, out);
             } else if let Some(conn) = market.book.on_close(symbol, via, cause, at.received, out) {
-                self.resyncs[conn].want(symbol, at.received);
+                self.resyncs.want(conn, symbol, at.received);
             }
-            market.trades.interrupt(out, symbol, via, cause);
-            if market.trades.has_holes() && !has(self.lane.conns.plan.as_ref(), Channel::Trades, out.name(symbol)) {
-                market.trades.give_up(out, symbol, NOT_RECORDED);
-            }
+            self.lane.conns.interrupt(&mut market.trades, symbol, via, cause, out);
         }
         self.lane.conns.on_close(conn);
         self.subscriptions[conn].clear();
         self.asked[conn].reset();
-        self.resyncs[conn].reset();
+        self.resyncs.reset(conn);
         self.send_resyncs(at.received, out);
     }
 
@@ -143,8 +127,8 @@ impl Coinbase {
             if product.is_none_or(|product| product == symbol)
                 && let Some(conn) = market.book.on_undecodable(symbol, via, out)
             {
-                if has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
-                    self.resyncs[conn].want(symbol, at.received);
+                if self.lane.conns.records(Channel::Book, out.name(symbol)) {
+                    self.resyncs.want(conn, symbol, at.received);
                 } else {
                     market.book.on_end(symbol, out); // Of what was on its way when it was taken out.
                 }
@@ -154,27 +138,10 @@ impl Coinbase {
     }
 
     fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
-        let Outbox { symbols, actions, .. } = out;
-        let mut is_waiting = false;
-        for (conn, resyncs) in self.resyncs.iter_mut() {
-            for symbol in resyncs.due(now) {
-                if !has_book(self.lane.conns.plan.as_ref(), symbols.name(symbol)) {
-                    continue; // Taken out meanwhile.
-                }
-                let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
-                subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
-            }
-            is_waiting |= resyncs.is_waiting();
-        }
-        if is_waiting && self.names.len() != symbols.len() {
-            self.names = symbols.clone();
-        }
-    }
-
-    fn send_backfills(&mut self, out: &mut Outbox) {
-        let Self { lane, backfills, .. } = self;
-        let Outbox { symbols, actions, .. } = out;
-        backfills.send(actions, |symbol| lane.request(symbol, symbols));
+        let Self { lane, subscriptions, resyncs, .. } = self;
+        resyncs.send(now, &lane.conns, out, |conn, symbol, symbols, actions| {
+            subscribe::resubscribe_book(now, symbol, (symbols, &mut subscriptions[conn]), actions);
+        });
     }
 }
 
@@ -190,7 +157,7 @@ impl Adapter for Coinbase {
         }
         self.subscriptions[at.conn].clear();
         self.asked[at.conn].reset();
-        self.resyncs[at.conn].reset();
+        self.resyncs.reset(at.conn);
         let products = symbols_of(plan, out);
         self.lane.conns.on_open(at.conn);
         self.lane.conns.plan = Some(plan.clone());
@@ -198,19 +165,9 @@ impl Adapter for Coinbase {
         let (asked, subscriptions) = (&mut self.asked[at.conn], &mut self.subscriptions[at.conn]);
         let actions = actions.of(at.conn);
         asked.subscribe(at.received, &plan.channels, &products, (symbols, subscriptions), actions);
-        if !is_first {
-            return;
+        if is_first {
+            self.healing.begin(&mut self.lane, plan, out);
         }
-        self.backfills.reset();
-        for (symbol, market) in self.lane.markets.iter_mut() {
-            for channel in left_out(plan, out.name(symbol)) {
-                market.end(channel, symbol, out);
-            }
-            if market.trades.has_holes() {
-                self.backfills.want(symbol);
-            }
-        }
-        self.send_backfills(out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -229,16 +186,13 @@ impl Adapter for Coinbase {
                 asked.subscribe(at.received, &[channel], &begun, (symbols, subscriptions), actions);
             }
             for symbol in ended {
-                if channel == Channel::Trades {
-                    self.backfills.forget(symbol);
-                }
-                self.lane.markets.entry(symbol).end(channel, symbol, out);
+                self.healing.end(&mut self.lane, (channel, symbol), out);
             }
         }
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { json, scanned, lane, subscriptions, asked, backfills, .. } = self;
+        let Self { json, scanned, lane, subscriptions, asked, healing, .. } = self;
         let (subscriptions, asked) = (&mut subscriptions[at.conn], &mut asked[at.conn]);
         let via = lane.conns.via(at.conn);
         let mut lost = None;
@@ -255,9 +209,7 @@ impl Adapter for Coinbase {
                 subscriptions.delivered(Channel::Trades, symbol, at.received);
                 let market = lane.markets.entry(symbol);
                 market.on_match(symbol, via, &trade.fill, out);
-                if market.trades.has_holes() {
-                    backfills.want(symbol);
-                }
+                healing.heal(symbol, &market.trades);
                 Ok(())
             }
             Message::Heartbeat { product, time, last_trade_id } => {
@@ -265,9 +217,7 @@ impl Adapter for Coinbase {
                 if let Some(last) = last_trade_id {
                     let trades = &mut lane.markets.entry(symbol).trades;
                     trades.expect(out, symbol, via, last, time);
-                    if trades.has_holes() {
-                        backfills.want(symbol);
-                    }
+                    healing.heal(symbol, trades);
                 }
                 Ok(())
             }
@@ -293,8 +243,8 @@ impl Adapter for Coinbase {
             None => json.read(bytes, |root| on_message(wire::read(root)?)),
         };
         if let Some((conn, symbol)) = lost {
-            if has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
-                self.resyncs[conn].want(symbol, at.received);
+            if self.lane.conns.records(Channel::Book, out.name(symbol)) {
+                self.resyncs.want(conn, symbol, at.received);
                 self.send_resyncs(at.received, out);
             } else {
                 // Of what was on its way when it was taken out.
@@ -304,9 +254,7 @@ impl Adapter for Coinbase {
         if result.is_err() {
             self.on_undecodable(at, bytes, out);
         }
-        if self.backfills.is_due() {
-            self.send_backfills(out);
-        }
+        self.healing.send(&mut self.lane, out);
         result
     }
 
@@ -318,25 +266,10 @@ impl Adapter for Coinbase {
         body: &mut [u8],
         out: &mut Outbox,
     ) -> Result<(), FrameError> {
-        let Some(name) = history::product_of(tag) else {
-            return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
-        };
-        let symbol = out.symbols.intern(name)?;
-        let Self { json, lane, backfills, .. } = self;
-        if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
-            // Taken out meanwhile: a trade that was on its way may have shown the gap.
-            lane.markets.entry(symbol).trades.give_up(out, symbol, NOT_RECORDED);
-            backfills.forget(symbol);
-            return Ok(());
-        }
-        let answer = match status {
-            STATUS_OK => json.read(body, |root| history::page(symbol, root)).map_err(|error| (Refusal::Odd, error)),
-            _ => Err(refused(tag, status, body)),
-        };
-        let (served, result) = lane.markets.entry(symbol).trades.on_answer(out, symbol, answer);
-        let Outbox { symbols, actions, .. } = out;
-        backfills.answered(symbol, served, actions, |symbol| lane.request(symbol, symbols));
-        result
+        let Self { json, lane, healing, .. } = self;
+        healing.on_answer(lane, (tag, status, body), out, |symbol, body| {
+            json.read(body, |root| Ok(history::page(symbol, root)))
+        })
     }
 
     fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
@@ -344,15 +277,10 @@ impl Adapter for Coinbase {
     }
 
     fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
-        for (conn, resyncs) in self.resyncs.iter_mut() {
-            for symbol in resyncs.due(now) {
-                if !has_book(self.lane.conns.plan.as_ref(), self.names.name(symbol)) {
-                    continue; // Taken out meanwhile.
-                }
-                let subscriptions = (&self.names, &mut self.subscriptions[conn]);
-                subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
-            }
-        }
+        let Self { lane, subscriptions, resyncs, .. } = self;
+        resyncs.on_tick(now, &lane.conns, actions, |conn, symbol, symbols, actions| {
+            subscribe::resubscribe_book(now, symbol, (symbols, &mut subscriptions[conn]), actions);
+        });
     }
 
     fn state(&self) -> serde_json::Value {
@@ -378,24 +306,21 @@ impl Adapter for Coinbase {
     }
 }
 
-impl Lane {
-    /// The request for what is missing of an instrument's trades.
-    fn request(&mut self, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
-        let want = self.markets.entry(symbol).trades.want(history::PAGE_IDS)?;
-        Some(history::request(symbols.name(symbol), &want))
+impl Instrument for Market {
+    fn trades(&mut self) -> &mut TradeIds {
+        &mut self.trades
     }
-}
 
-impl Market {
-    /// A channel of the instrument is no longer recorded: nothing of it is missed from here on.
     fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
         match channel {
-            Channel::Trades => self.trades.end(out, symbol, NOT_RECORDED),
+            Channel::Trades => self.trades.end(out, symbol),
             Channel::Book => self.book.on_end(symbol, out),
             Channel::Quotes => {}
         }
     }
+}
 
+impl Market {
     /// `match` and `last_match` alike: a trade is emitted once, by its id. What a reconnect missed is named
     /// by the `last_match` that follows it.
     fn on_match(&mut self, symbol: SymbolIx, via: Via, fill: &Fill, out: &mut Outbox) {

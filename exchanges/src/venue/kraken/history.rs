@@ -9,19 +9,32 @@
 
 use std::time::Duration;
 
+use super::Market;
 use crate::{
     adapter::HttpRequest,
-    backfill::{Refusal, TAG, percent_encoded},
+    backfill::{Refusal, Refused, percent_encoded, tag},
     error::FrameError,
     event::{Flags, Side, Trade},
+    healing::History,
     holes::{Page, Want},
     ids::SymbolIx,
     json::View,
     number, time,
 };
 
-/// The request for what is missing.
-pub(super) fn request(name: &str, want: &Want) -> HttpRequest {
+/// The history, as asked for what is missing.
+#[derive(Debug, Default)]
+pub(super) struct Rest;
+
+impl History for Rest {
+    type Market = Market;
+
+    fn request(&self, name: &str, market: &mut Market) -> Option<HttpRequest> {
+        Some(request(name, &market.trades.want(PAGE_IDS)?))
+    }
+}
+
+fn request(name: &str, want: &Want) -> HttpRequest {
     let Want { first, last, since, tries, .. } = *want;
     let pair = percent_encoded(&pair(name));
     // Trades of one moment with the one before the gap come along; if that was not enough, a whole page.
@@ -30,12 +43,7 @@ pub(super) fn request(name: &str, want: &Want) -> HttpRequest {
     let since =
         since.map_or(String::new(), |since| format!("&since={}", since.0.saturating_mul(1_000).saturating_sub(1)));
     let path = format!("/0/public/Trades?pair={pair}{since}&count={count}");
-    HttpRequest { tag: format!("{TAG}{name}:{first}"), path, weight: 1, delay: Duration::ZERO }
-}
-
-/// The symbol a request's tag is about.
-pub(super) fn symbol_of(tag: &str) -> Option<&str> {
-    tag.strip_prefix(TAG)?.rsplit_once(':').map(|(symbol, _)| symbol)
+    HttpRequest { tag: tag(name, first), path, weight: 1, delay: Duration::ZERO }
 }
 
 /// Reads an answer: between its first and its last trade it leaves none out.
@@ -43,16 +51,15 @@ pub(super) fn symbol_of(tag: &str) -> Option<&str> {
 /// # Errors
 ///
 /// The venue's error and how it is meant, or that it is no list of trades.
-pub(super) fn page(symbol: SymbolIx, root: View<'_, '_>) -> Result<Result<Page, (Refusal, FrameError)>, FrameError> {
+pub(super) fn page(symbol: SymbolIx, root: View<'_, '_>) -> Result<Page, Refused> {
     if let Some(text) = root.need_items("error")?.find_map(View::text) {
-        let what = "a request for trades".into();
-        return Ok(Err((meaning(text), FrameError::Refused { what, reason: text.into() })));
+        return Err(Refused::by_venue(meaning(text), text.into()));
     }
     let result = root.get("result").ok_or_else(|| FrameError::missing("result", "an object"))?;
     let trades = result.entries().find(|(key, _)| *key != "last").and_then(|(_, trades)| trades.items());
     let trades = trades.ok_or_else(|| FrameError::field("result", "a pair with a list of trades", &result.shown()))?;
     let rows = trades.map(|item| trade(symbol, item)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Ok(Page::contiguous(rows)))
+    Ok(Page::contiguous(rows))
 }
 
 /// How an error of the venue is meant: questions it will never answer, or a moment it cannot.
@@ -97,7 +104,7 @@ fn trade(symbol: SymbolIx, item: View<'_, '_>) -> Result<(i64, Trade), FrameErro
 }
 
 /// Ids asked for at once.
-pub(super) const PAGE_IDS: i64 = PAGE_ROWS - MARGIN_ROWS;
+const PAGE_IDS: i64 = PAGE_ROWS - MARGIN_ROWS;
 /// Most trades of an answer.
 const PAGE_ROWS: i64 = 1_000;
 /// Trades asked for beside the missing ones.
@@ -106,6 +113,7 @@ const MARGIN_ROWS: i64 = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backfill::tag_parts;
     use crate::ids::Micros;
 
     #[test]
@@ -115,7 +123,7 @@ mod tests {
         let HttpRequest { tag, path, weight, .. } = request("BTC/USD", &want);
         assert_eq!((tag.as_str(), weight), ("trades:BTC/USD:12", 1));
         assert_eq!(path, "/0/public/Trades?pair=XBTUSD&since=1688669597827735999&count=22");
-        assert_eq!(symbol_of(&tag), Some("BTC/USD"));
+        assert_eq!(tag_parts(&tag), Some(("BTC/USD", "12")));
         assert!(request("BTC/USD", &Want { tries: 1, ..want }).path.ends_with("count=1000"));
     }
 

@@ -10,25 +10,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{Proof, VenueSpec};
 use crate::{
-    adapter::{Actions, Adapter, At, CloseReason, HttpRequest, LanePlan, Outbox},
-    backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
-    by_symbol::BySymbol,
+    adapter::{Actions, Adapter, At, CloseReason, LanePlan, Outbox},
     checksum::Checksum,
     config::Limits,
     conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel, Flags},
+    healing::Healing,
     ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
     json::{Items, Json, View},
-    lane_conns::LaneConns,
+    lane::{Instrument, Lane},
     levels::LevelHead,
     metadata::Source,
-    plan::{has, has_book, left_out, spread, symbols_of},
-    resync::Resyncs,
+    plan::{spread, symbols_of},
+    resync::LaneResyncs,
     scan::Levels,
     subscription::Subscriptions,
-    symbols::Symbols,
     trades::TradeIds,
     unnumbered::Unnumbered,
 };
@@ -75,21 +73,11 @@ pub(super) const SPEC: VenueSpec = VenueSpec {
 struct Kraken {
     json: Json,
     scanned: Levels,
-    lane: Lane,
+    lane: Lane<Market>,
     checksum: Checksum,
     subscriptions: PerConn<Subscriptions>,
-    resyncs: PerConn<Resyncs>,
-    backfills: Backfills,
-    /// The lane's symbols as of the last input, for resyncs that wait for a tick.
-    names: Symbols,
-}
-
-/// Everything later events depend on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Lane {
-    #[serde(flatten)]
-    conns: LaneConns,
-    markets: BySymbol<Market>,
+    resyncs: LaneResyncs,
+    healing: Healing<history::Rest>,
 }
 
 /// One pair.
@@ -115,9 +103,8 @@ impl Kraken {
             lane: Lane::default(),
             checksum: Checksum::default(),
             subscriptions: PerConn::default(),
-            resyncs: PerConn::default(),
-            backfills: Backfills::default(),
-            names: Symbols::default(),
+            resyncs: LaneResyncs::default(),
+            healing: Healing::default(),
         }
     }
 
@@ -125,16 +112,13 @@ impl Kraken {
     fn interrupt(&mut self, at: At, conn: Conn, cause: Cause, out: &mut Outbox) {
         let via = self.lane.conns.via(conn);
         for (symbol, market) in self.lane.markets.iter_mut() {
-            if !has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
+            if !self.lane.conns.records(Channel::Book, out.name(symbol)) {
                 market.book.on_end(symbol, out);
             } else if let Some(conn) = market.book.on_close(symbol, via, cause, at.received, (&mut self.checksum, out))
             {
-                self.resyncs[conn].want(symbol, at.received);
+                self.resyncs.want(conn, symbol, at.received);
             }
-            market.trades.interrupt(out, symbol, via, cause);
-            if market.trades.has_holes() && !has(self.lane.conns.plan.as_ref(), Channel::Trades, out.name(symbol)) {
-                market.trades.give_up(out, symbol, NOT_RECORDED);
-            }
+            self.lane.conns.interrupt(&mut market.trades, symbol, via, cause, out);
             if via.others().is_empty() {
                 market.quoted = None;
                 market.quotes.on_close(out, symbol, Channel::Quotes, cause);
@@ -143,7 +127,7 @@ impl Kraken {
         }
         self.lane.conns.on_close(conn);
         self.subscriptions[conn].clear();
-        self.resyncs[conn].reset();
+        self.resyncs.reset(conn);
         self.send_resyncs(at.received, out);
     }
 
@@ -160,8 +144,8 @@ impl Kraken {
             if named.is_none_or(|named| named == symbol)
                 && let Some(conn) = market.book.on_undecodable(symbol, via, out)
             {
-                if has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
-                    self.resyncs[conn].want(symbol, at.received);
+                if self.lane.conns.records(Channel::Book, out.name(symbol)) {
+                    self.resyncs.want(conn, symbol, at.received);
                 } else {
                     market.book.on_end(symbol, out); // Of what was on its way when it was taken out.
                 }
@@ -170,28 +154,11 @@ impl Kraken {
     }
 
     fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
-        let depth = self.lane.depth();
-        let Outbox { symbols, actions, .. } = out;
-        let mut is_asked = false;
-        for (conn, resyncs) in self.resyncs.iter_mut().filter(|(_, resyncs)| resyncs.is_waiting()) {
-            for symbol in resyncs.due(now) {
-                if !has_book(self.lane.conns.plan.as_ref(), symbols.name(symbol)) {
-                    continue; // Taken out meanwhile.
-                }
-                let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
-                subscribe::resubscribe_book(now, symbol, depth, subscriptions, actions.of(conn));
-            }
-            is_asked = true;
-        }
-        if is_asked && self.names.len() != symbols.len() {
-            self.names = symbols.clone();
-        }
-    }
-
-    fn send_backfills(&mut self, out: &mut Outbox) {
-        let Self { lane, backfills, .. } = self;
-        let Outbox { symbols, actions, .. } = out;
-        backfills.send(actions, |symbol| lane.request(symbol, symbols));
+        let Self { lane, subscriptions, resyncs, .. } = self;
+        let depth = lane.depth();
+        resyncs.send(now, &lane.conns, out, |conn, symbol, symbols, actions| {
+            subscribe::resubscribe_book(now, symbol, depth, (symbols, &mut subscriptions[conn]), actions);
+        });
     }
 }
 
@@ -206,7 +173,7 @@ impl Adapter for Kraken {
             self.lane.markets.iter_mut().for_each(|(_, market)| market.book.on_twin(at.conn));
         }
         self.subscriptions[at.conn].clear();
-        self.resyncs[at.conn].reset();
+        self.resyncs.reset(at.conn);
         let asked = symbols_of(plan, out);
         self.lane.conns.on_open(at.conn);
         self.lane.conns.plan = Some(plan.clone());
@@ -216,19 +183,9 @@ impl Adapter for Kraken {
             let subscriptions = (&*symbols, &mut self.subscriptions[at.conn]);
             subscribe::subscribe(at.received, *channel, &asked, depth, subscriptions, actions.of(at.conn));
         }
-        if !is_first {
-            return;
+        if is_first {
+            self.healing.begin(&mut self.lane, plan, out);
         }
-        self.backfills.reset();
-        for (symbol, market) in self.lane.markets.iter_mut() {
-            for channel in left_out(plan, out.name(symbol)) {
-                market.end(channel, symbol, out);
-            }
-            if market.trades.has_holes() {
-                self.backfills.want(symbol);
-            }
-        }
-        self.send_backfills(out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -251,23 +208,19 @@ impl Adapter for Kraken {
                 subscribe::subscribe(at.received, channel, &begun, depth, (symbols, subscriptions), actions);
             }
             for symbol in ended {
-                if channel == Channel::Trades {
-                    self.backfills.forget(symbol);
-                }
-                let market = self.lane.markets.entry(symbol);
                 if channel == Channel::Book && begun.contains(&symbol) {
-                    market.book.on_change(symbol, Cause::Downtime, out); // Another depth.
+                    self.lane.markets.entry(symbol).book.on_change(symbol, Cause::Downtime, out); // Another depth.
                 } else {
-                    market.end(channel, symbol, out);
+                    self.healing.end(&mut self.lane, (channel, symbol), out);
                 }
             }
         }
     }
 
     fn on_frame(&mut self, at: At, bytes: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Self { json, scanned, lane, checksum, subscriptions, resyncs, backfills, .. } = self;
+        let Self { json, scanned, lane, checksum, subscriptions, resyncs, healing, .. } = self;
         let (subscriptions, via) = (&mut subscriptions[at.conn], lane.conns.via(at.conn));
-        let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, backfills, out };
+        let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, healing, out };
         let result = if let Some(book) = wire::scan(bytes, scanned) {
             frame.on_scanned(book, scanned)
         } else if let Some((depth, book)) = legacy::scan(bytes, scanned) {
@@ -285,9 +238,7 @@ impl Adapter for Kraken {
             self.on_undecodable(at, bytes, out);
         }
         self.send_resyncs(at.received, out);
-        if self.backfills.is_due() {
-            self.send_backfills(out);
-        }
+        self.healing.send(&mut self.lane, out);
         result
     }
 
@@ -299,28 +250,10 @@ impl Adapter for Kraken {
         body: &mut [u8],
         out: &mut Outbox,
     ) -> Result<(), FrameError> {
-        let Some(name) = history::symbol_of(tag) else {
-            return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
-        };
-        let symbol = out.symbols.intern(name)?;
-        let Self { json, lane, backfills, .. } = self;
-        if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
-            // Taken out meanwhile: a trade that was on its way may have shown the gap.
-            lane.markets.entry(symbol).trades.give_up(out, symbol, NOT_RECORDED);
-            backfills.forget(symbol);
-            return Ok(());
-        }
-        let answer = match status {
-            STATUS_OK => match json.read_keeping_numbers(body, |root| history::page(symbol, root)) {
-                Ok(answer) => answer,
-                Err(error) => Err((Refusal::Odd, error)),
-            },
-            _ => Err(refused(tag, status, body)),
-        };
-        let (served, result) = lane.markets.entry(symbol).trades.on_answer(out, symbol, answer);
-        let Outbox { symbols, actions, .. } = out;
-        backfills.answered(symbol, served, actions, |symbol| lane.request(symbol, symbols));
-        result
+        let Self { json, lane, healing, .. } = self;
+        healing.on_answer(lane, (tag, status, body), out, |symbol, body| {
+            json.read_keeping_numbers(body, |root| Ok(history::page(symbol, root)))
+        })
     }
 
     fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
@@ -328,16 +261,11 @@ impl Adapter for Kraken {
     }
 
     fn on_tick(&mut self, now: Nanos, actions: &mut Actions) {
-        let depth = self.lane.depth();
-        for (conn, resyncs) in self.resyncs.iter_mut() {
-            for symbol in resyncs.due(now) {
-                if !has_book(self.lane.conns.plan.as_ref(), self.names.name(symbol)) {
-                    continue; // Taken out meanwhile.
-                }
-                let subscriptions = (&self.names, &mut self.subscriptions[conn]);
-                subscribe::resubscribe_book(now, symbol, depth, subscriptions, actions.of(conn));
-            }
-        }
+        let Self { lane, subscriptions, resyncs, .. } = self;
+        let depth = lane.depth();
+        resyncs.on_tick(now, &lane.conns, actions, |conn, symbol, symbols, actions| {
+            subscribe::resubscribe_book(now, symbol, depth, (symbols, &mut subscriptions[conn]), actions);
+        });
     }
 
     fn state(&self) -> serde_json::Value {
@@ -363,16 +291,24 @@ impl Adapter for Kraken {
     }
 }
 
-impl Market {
-    /// A channel of the instrument is no longer recorded: nothing of it is missed from here on.
-    fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
-        match channel {
-            Channel::Trades => self.trades.end(out, symbol, NOT_RECORDED),
-            Channel::Book => self.book.on_end(symbol, out),
-            Channel::Quotes => self.quotes.on_end(out, symbol, Channel::Quotes),
-        }
+impl Instrument for Market {
+    fn trades(&mut self) -> &mut TradeIds {
+        &mut self.trades
     }
 
+    fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
+        match channel {
+            Channel::Trades => self.trades.end(out, symbol),
+            Channel::Book => self.book.on_end(symbol, out),
+            Channel::Quotes => {
+                self.quoted = None;
+                self.quotes.on_end(out, symbol, Channel::Quotes);
+            }
+        }
+    }
+}
+
+impl Market {
     /// Whether a quote is one that the other connection has not brought: quotes have no number, and both connections
     /// bring them in the order of their times.
     fn is_news(&mut self, conn: Conn, time: Micros) -> bool {
@@ -384,13 +320,7 @@ impl Market {
     }
 }
 
-impl Lane {
-    /// The request for what is missing of an instrument's trades.
-    fn request(&mut self, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
-        let want = self.markets.entry(symbol).trades.want(history::PAGE_IDS)?;
-        Some(history::request(symbols.name(symbol), &want))
-    }
-
+impl Lane<Market> {
     fn planned_depth(&self) -> Option<u32> {
         self.conns.plan.as_ref().map(|plan| plan.book_depth.unwrap_or(DEPTH_DEFAULT))
     }
@@ -404,11 +334,11 @@ impl Lane {
 struct Frame<'a> {
     at: At,
     via: Via,
-    lane: &'a mut Lane,
+    lane: &'a mut Lane<Market>,
     checksum: &'a mut Checksum,
     subscriptions: &'a mut Subscriptions,
-    resyncs: &'a mut PerConn<Resyncs>,
-    backfills: &'a mut Backfills,
+    resyncs: &'a mut LaneResyncs,
+    healing: &'a mut Healing<history::Rest>,
     out: &'a mut Outbox,
 }
 
@@ -475,8 +405,8 @@ impl Frame<'_> {
         let planned = self.lane.planned_depth();
         let book = &mut self.lane.markets.entry(head.symbol).book;
         if let Some(conn) = book.on_message(head, self.via, mark, planned, self.checksum, self.out) {
-            if has_book(self.lane.conns.plan.as_ref(), self.out.name(head.symbol)) {
-                self.resyncs[conn].want(head.symbol, self.at.received);
+            if self.lane.conns.records(Channel::Book, self.out.name(head.symbol)) {
+                self.resyncs.want(conn, head.symbol, self.at.received);
             } else {
                 book.on_end(head.symbol, self.out); // Of what was on its way when it was taken out.
             }
@@ -502,9 +432,7 @@ impl Frame<'_> {
         if trades.admit(self.out, symbol, self.via, (id, id), trade.time) {
             self.out.push_trade(trade);
         }
-        if trades.has_holes() {
-            self.backfills.want(symbol);
-        }
+        self.healing.heal(symbol, trades);
         Ok(())
     }
 

@@ -7,38 +7,44 @@
 
 use std::time::Duration;
 
-use super::wire;
+use super::{Market, wire};
 use crate::{
     adapter::{At, HttpRequest},
-    backfill::{Refusal, TAG, percent_encoded},
+    backfill::{Refusal, Refused, percent_encoded, query_value, tag},
     error::FrameError,
+    healing::History,
     holes::{Page, Want},
     ids::SymbolIx,
     json::View,
 };
 
-/// The request for what is missing.
-pub(super) fn request(name: &str, want: &Want) -> HttpRequest {
+/// The history, as asked for what is missing.
+#[derive(Debug, Default)]
+pub(super) struct Rest;
+
+impl History for Rest {
+    type Market = Market;
+
+    fn request(&self, name: &str, market: &mut Market) -> Option<HttpRequest> {
+        Some(request(name, &market.trades.want(PAGE_IDS)?))
+    }
+}
+
+fn request(name: &str, want: &Want) -> HttpRequest {
     let Want { first, last, .. } = *want;
     // One more than is missing, the one after them: when it comes, so has everything before it.
     let limit = last.saturating_sub(first).saturating_add(2).min(PAGE_ROWS);
     let (instrument, after) = (percent_encoded(name), last.saturating_add(2));
     let path = format!("{PATH}?instId={instrument}&type=1&after={after}&limit={limit}");
-    HttpRequest { tag: format!("{TAG}{name}:{first}"), path, weight: 1, delay: Duration::ZERO }
-}
-
-/// The instrument a request's tag is about.
-pub(super) fn instrument_of(tag: &str) -> Option<&str> {
-    tag.strip_prefix(TAG)?.rsplit_once(':').map(|(instrument, _)| instrument)
+    HttpRequest { tag: tag(name, first), path, weight: 1, delay: Duration::ZERO }
 }
 
 /// The tag of a request, from the URL of a recorded answer.
 pub(super) fn tag_of_url(url: &str) -> Option<String> {
     let (path, query) = url.split_once('?')?;
-    let value = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
-    let number = |key| value(key)?.parse::<i64>().ok();
+    let number = |key| query_value(query, key)?.parse::<i64>().ok();
     let first = number("after")?.saturating_sub(number("limit")?);
-    path.ends_with(PATH).then_some(format!("{TAG}{}:{first}", value("instId")?))
+    path.ends_with(PATH).then_some(tag(query_value(query, "instId")?, first))
 }
 
 /// Reads an answer: between its first and its last trade it leaves none out.
@@ -46,21 +52,15 @@ pub(super) fn tag_of_url(url: &str) -> Option<String> {
 /// # Errors
 ///
 /// The venue's error and how it is meant, or that it is no list of trades.
-pub(super) fn page(
-    at: At,
-    symbol: SymbolIx,
-    root: View<'_, '_>,
-) -> Result<Result<Page, (Refusal, FrameError)>, FrameError> {
+pub(super) fn page(at: At, symbol: SymbolIx, root: View<'_, '_>) -> Result<Page, Refused> {
     let code = root.need_text("code")?;
     if code != "0" {
         let reason = root.get("msg").and_then(View::text).unwrap_or_default();
-        let refused =
-            FrameError::Refused { what: "a request for trades".into(), reason: format!("{reason} (code {code})") };
-        return Ok(Err((meaning(code), refused)));
+        return Err(Refused::by_venue(meaning(code), format!("{reason} (code {code})")));
     }
     let rows = root.need_items("data")?.map(|item| wire::trade(at, symbol, item));
     let rows = rows.map(|row| row.map(|((first, _), trade)| (first, trade)));
-    Ok(Ok(Page::contiguous(rows.collect::<Result<Vec<_>, FrameError>>()?)))
+    Ok(Page::contiguous(rows.collect::<Result<Vec<_>, FrameError>>()?))
 }
 
 /// How a code of the venue is meant: those that begin with 51 are about what was asked for, those with 50 mostly about the
@@ -74,7 +74,7 @@ fn meaning(code: &str) -> Refusal {
 }
 
 /// Ids asked for at once: a page, with room for the one after them.
-pub(super) const PAGE_IDS: i64 = PAGE_ROWS - 1;
+const PAGE_IDS: i64 = PAGE_ROWS - 1;
 /// Most trades of an answer.
 const PAGE_ROWS: i64 = 100;
 const PATH: &str = "/api/v5/market/history-trades";
@@ -82,6 +82,7 @@ const PATH: &str = "/api/v5/market/history-trades";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backfill::tag_parts;
 
     #[test]
     fn exactly_the_missing_ids_and_the_one_after_them_are_asked_for() {
@@ -89,7 +90,7 @@ mod tests {
         let HttpRequest { tag, path, weight, .. } = request("BTC-USDT", &want);
         assert_eq!((tag.as_str(), weight), ("trades:BTC-USDT:12", 1));
         assert_eq!(path, "/api/v5/market/history-trades?instId=BTC-USDT&type=1&after=16&limit=4");
-        assert_eq!(instrument_of(&tag), Some("BTC-USDT"));
+        assert_eq!(tag_parts(&tag), Some(("BTC-USDT", "12")));
         assert_eq!(tag_of_url(&format!("https://www.okx.com{path}")), Some(tag));
         assert_eq!(tag_of_url("https://www.okx.com/api/v5/market/trades?instId=BTC-USDT&after=16&limit=4"), None);
     }

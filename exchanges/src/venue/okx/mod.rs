@@ -11,24 +11,22 @@ use serde::{Deserialize, Serialize};
 
 use super::{Proof, VenueSpec};
 use crate::{
-    adapter::{Actions, Adapter, At, CloseKind, CloseReason, HttpRequest, LanePlan, Outbox},
-    backfill::{Backfills, NOT_RECORDED, Refusal, STATUS_OK, refused},
-    by_symbol::BySymbol,
+    adapter::{Actions, Adapter, At, CloseKind, CloseReason, LanePlan, Outbox},
     checksum::Checksum,
     config::Limits,
     conn::{Conn, Conns, PerConn, Via},
     error::FrameError,
     event::{Cause, Channel, Quote},
+    healing::Healing,
     ids::{Micros, Nanos, SymbolIx},
     inband::text_behind,
     json::{Items, Json},
-    lane_conns::LaneConns,
+    lane::{Instrument, Lane},
     metadata::Source,
-    plan::{has, has_book, left_out, spread, streams_of},
-    resync::Resyncs,
+    plan::{spread, streams_of},
+    resync::LaneResyncs,
     scan::Levels,
     subscription::Subscriptions,
-    symbols::Symbols,
     trades::TradeIds,
     unnumbered::Unnumbered,
 };
@@ -79,23 +77,13 @@ pub(super) const OKCOIN: VenueSpec =
 struct Okx {
     json: Json,
     scanned: Levels,
-    lane: Lane,
+    lane: Lane<Market>,
     checksum: Checksum,
     subscriptions: PerConn<Subscriptions>,
-    resyncs: PerConn<Resyncs>,
-    backfills: Backfills,
-    /// The lane's symbols as of the last input, for resyncs that wait for a tick.
-    names: Symbols,
+    resyncs: LaneResyncs,
+    healing: Healing<history::Rest>,
     /// When the last frame came or the last ping was sent.
     last_sign: PerConn<Nanos>,
-}
-
-/// Everything later events depend on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Lane {
-    #[serde(flatten)]
-    conns: LaneConns,
-    markets: BySymbol<Market>,
 }
 
 /// One instrument.
@@ -129,9 +117,8 @@ impl Okx {
             lane: Lane::default(),
             checksum: Checksum::default(),
             subscriptions: PerConn::default(),
-            resyncs: PerConn::default(),
-            backfills: Backfills::default(),
-            names: Symbols::default(),
+            resyncs: LaneResyncs::default(),
+            healing: Healing::default(),
             last_sign: PerConn::default(),
         }
     }
@@ -141,14 +128,11 @@ impl Okx {
         let via = self.lane.conns.via(conn);
         let Self { lane, checksum, resyncs, .. } = self;
         for (symbol, market) in lane.markets.iter_mut() {
-            market.trades.interrupt(out, symbol, via, cause);
-            if market.trades.has_holes() && !has(lane.conns.plan.as_ref(), Channel::Trades, out.name(symbol)) {
-                market.trades.give_up(out, symbol, NOT_RECORDED);
-            }
-            if has_book(lane.conns.plan.as_ref(), out.name(symbol)) {
+            lane.conns.interrupt(&mut market.trades, symbol, via, cause, out);
+            if lane.conns.records(Channel::Book, out.name(symbol)) {
                 let mut intake = Intake { symbol, received: at.received, via, checksum, out };
                 if let Some(conn) = market.book.on_close(cause, &mut intake) {
-                    resyncs[conn].want(symbol, at.received);
+                    resyncs.want(conn, symbol, at.received);
                 }
             } else {
                 market.book.on_end(symbol, out);
@@ -157,7 +141,7 @@ impl Okx {
         }
         self.lane.conns.on_close(conn);
         self.subscriptions[conn].clear();
-        self.resyncs[conn].reset();
+        self.resyncs.reset(conn);
         self.send_resyncs(at.received, out);
     }
 
@@ -173,8 +157,8 @@ impl Okx {
             if named.is_none_or(|named| named == symbol)
                 && let Some(conn) = market.book.on_undecodable(symbol, via, out)
             {
-                if has_book(self.lane.conns.plan.as_ref(), out.name(symbol)) {
-                    self.resyncs[conn].want(symbol, at.received);
+                if self.lane.conns.records(Channel::Book, out.name(symbol)) {
+                    self.resyncs.want(conn, symbol, at.received);
                 } else {
                     market.book.on_end(symbol, out); // Of what was on its way when it was taken out.
                 }
@@ -182,28 +166,11 @@ impl Okx {
         }
     }
 
-    fn send_backfills(&mut self, out: &mut Outbox) {
-        let Self { lane, backfills, .. } = self;
-        let Outbox { symbols, actions, .. } = out;
-        backfills.send(actions, |symbol| lane.request(symbol, symbols));
-    }
-
     fn send_resyncs(&mut self, now: Nanos, out: &mut Outbox) {
-        let Outbox { symbols, actions, .. } = out;
-        let mut is_asked = false;
-        for (conn, resyncs) in self.resyncs.iter_mut().filter(|(_, resyncs)| resyncs.is_waiting()) {
-            for symbol in resyncs.due(now) {
-                if !has_book(self.lane.conns.plan.as_ref(), symbols.name(symbol)) {
-                    continue; // Taken out meanwhile.
-                }
-                let subscriptions = (&*symbols, &mut self.subscriptions[conn]);
-                subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
-            }
-            is_asked = true;
-        }
-        if is_asked && self.names.len() != symbols.len() {
-            self.names = symbols.clone();
-        }
+        let Self { lane, subscriptions, resyncs, .. } = self;
+        resyncs.send(now, &lane.conns, out, |conn, symbol, symbols, actions| {
+            subscribe::resubscribe_book(now, symbol, (symbols, &mut subscriptions[conn]), actions);
+        });
     }
 }
 
@@ -217,7 +184,7 @@ impl Adapter for Okx {
             self.on_plan(at, plan, out);
         }
         self.subscriptions[at.conn].clear();
-        self.resyncs[at.conn].reset();
+        self.resyncs.reset(at.conn);
         self.last_sign[at.conn] = at.received;
         let asked = streams_of(plan, out);
         self.lane.conns.on_open(at.conn);
@@ -225,19 +192,9 @@ impl Adapter for Okx {
         let Outbox { symbols, actions, .. } = out;
         let subscriptions = (&*symbols, &mut self.subscriptions[at.conn]);
         subscribe::subscribe(at.received, &asked, subscriptions, actions.of(at.conn));
-        if !is_first {
-            return;
+        if is_first {
+            self.healing.begin(&mut self.lane, plan, out);
         }
-        self.backfills.reset();
-        for (symbol, market) in self.lane.markets.iter_mut() {
-            for channel in left_out(plan, out.name(symbol)) {
-                market.end(channel, symbol, out);
-            }
-            if market.trades.has_holes() {
-                self.backfills.want(symbol);
-            }
-        }
-        self.send_backfills(out);
     }
 
     fn on_plan(&mut self, at: At, plan: &LanePlan, out: &mut Outbox) {
@@ -254,10 +211,7 @@ impl Adapter for Okx {
             subscribe::subscribe(at.received, &begun, (symbols, subscriptions), actions);
         }
         for (channel, symbol) in ended {
-            if channel == Channel::Trades {
-                self.backfills.forget(symbol);
-            }
-            self.lane.markets.entry(symbol).end(channel, symbol, out);
+            self.healing.end(&mut self.lane, (channel, symbol), out);
         }
     }
 
@@ -266,10 +220,10 @@ impl Adapter for Okx {
         if bytes == b"pong" {
             return Ok(());
         }
-        let Self { json, scanned, lane, checksum, subscriptions, resyncs, backfills, .. } = self;
+        let Self { json, scanned, lane, checksum, subscriptions, resyncs, healing, .. } = self;
         let subscriptions = &mut subscriptions[at.conn];
         let via = lane.conns.via(at.conn);
-        let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, backfills, out };
+        let mut frame = Frame { at, via, lane, checksum, subscriptions, resyncs, healing, out };
         let result = match wire::scan(bytes, scanned) {
             Some((instrument, update)) => frame.on_scanned(instrument, update),
             None => json.read(bytes, |root| frame.on_message(wire::read(root)?)),
@@ -278,34 +232,15 @@ impl Adapter for Okx {
             self.on_undecodable(at, bytes, out);
         }
         self.send_resyncs(at.received, out);
-        if self.backfills.is_due() {
-            self.send_backfills(out);
-        }
+        self.healing.send(&mut self.lane, out);
         result
     }
 
     fn on_http(&mut self, at: At, tag: &str, status: u16, body: &mut [u8], out: &mut Outbox) -> Result<(), FrameError> {
-        let Some(name) = history::instrument_of(tag) else {
-            return Err(FrameError::Unknown { head: format!("an answer to a request {tag:?} that is never made") });
-        };
-        let symbol = out.symbols.intern(name)?;
-        let Self { json, lane, backfills, .. } = self;
-        if !has(lane.conns.plan.as_ref(), Channel::Trades, name) {
-            // Taken out meanwhile: a trade that was on its way may have shown the gap.
-            lane.markets.entry(symbol).trades.give_up(out, symbol, NOT_RECORDED);
-            backfills.forget(symbol);
-            return Ok(());
-        }
-        let answer = match status {
-            STATUS_OK => json
-                .read(body, |root| history::page(at, symbol, root))
-                .unwrap_or_else(|error| Err((Refusal::Odd, error))),
-            _ => Err(refused(tag, status, body)),
-        };
-        let (served, result) = lane.markets.entry(symbol).trades.on_answer(out, symbol, answer);
-        let Outbox { symbols, actions, .. } = out;
-        backfills.answered(symbol, served, actions, |symbol| lane.request(symbol, symbols));
-        result
+        let Self { json, lane, healing, .. } = self;
+        healing.on_answer(lane, (tag, status, body), out, |symbol, body| {
+            json.read(body, |root| Ok(history::page(at, symbol, root)))
+        })
     }
 
     fn on_close(&mut self, at: At, reason: &CloseReason, out: &mut Outbox) {
@@ -318,14 +253,11 @@ impl Adapter for Okx {
                 self.last_sign[conn] = now;
                 actions.of(conn).send("ping".into());
             }
-            for symbol in self.resyncs[conn].due(now) {
-                if !has_book(self.lane.conns.plan.as_ref(), self.names.name(symbol)) {
-                    continue; // Taken out meanwhile.
-                }
-                let subscriptions = (&self.names, &mut self.subscriptions[conn]);
-                subscribe::resubscribe_book(now, symbol, subscriptions, actions.of(conn));
-            }
         }
+        let Self { lane, subscriptions, resyncs, .. } = self;
+        resyncs.on_tick(now, &lane.conns, actions, |conn, symbol, symbols, actions| {
+            subscribe::resubscribe_book(now, symbol, (symbols, &mut subscriptions[conn]), actions);
+        });
     }
 
     fn state(&self) -> serde_json::Value {
@@ -356,23 +288,15 @@ impl Adapter for Okx {
     }
 }
 
-impl Lane {
-    /// The request for what is missing of an instrument's trades.
-    fn request(&mut self, symbol: SymbolIx, symbols: &Symbols) -> Option<HttpRequest> {
-        let want = self.markets.entry(symbol).trades.want(history::PAGE_IDS)?;
-        Some(history::request(symbols.name(symbol), &want))
-    }
-}
-
 /// One frame being taken in.
 struct Frame<'a> {
     at: At,
     via: Via,
-    lane: &'a mut Lane,
+    lane: &'a mut Lane<Market>,
     checksum: &'a mut Checksum,
     subscriptions: &'a mut Subscriptions,
-    resyncs: &'a mut PerConn<Resyncs>,
-    backfills: &'a mut Backfills,
+    resyncs: &'a mut LaneResyncs,
+    healing: &'a mut Healing<history::Rest>,
     out: &'a mut Outbox,
 }
 
@@ -420,8 +344,8 @@ impl Frame<'_> {
         let mut intake = Intake { symbol, received: at.received, via: *via, checksum, out };
         let book = &mut self.lane.markets.entry(symbol).book;
         if let Some(conn) = book.on_message(update, &mut intake)? {
-            if has_book(self.lane.conns.plan.as_ref(), self.out.name(symbol)) {
-                self.resyncs[conn].want(symbol, self.at.received);
+            if self.lane.conns.records(Channel::Book, self.out.name(symbol)) {
+                self.resyncs.want(conn, symbol, self.at.received);
             } else {
                 book.on_end(symbol, self.out); // Of what was on its way when it was taken out.
             }
@@ -444,9 +368,7 @@ impl Frame<'_> {
                 if trades.admit(self.out, symbol, self.via, ids, trade.time) {
                     self.out.push_trade(trade);
                 }
-                if trades.has_holes() {
-                    self.backfills.want(symbol);
-                }
+                self.healing.heal(symbol, trades);
                 Ok(())
             }),
             Channel::Quotes => data.try_for_each(|item| {
@@ -464,11 +386,14 @@ impl Frame<'_> {
     }
 }
 
-impl Market {
-    /// A channel of the instrument is no longer recorded: nothing of it is missed from here on.
+impl Instrument for Market {
+    fn trades(&mut self) -> &mut TradeIds {
+        &mut self.trades
+    }
+
     fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox) {
         match channel {
-            Channel::Trades => self.trades.end(out, symbol, NOT_RECORDED),
+            Channel::Trades => self.trades.end(out, symbol),
             Channel::Book => self.book.on_end(symbol, out),
             Channel::Quotes => {
                 self.quoted = None;
@@ -476,7 +401,9 @@ impl Market {
             }
         }
     }
+}
 
+impl Market {
     /// Whether a quote is one that the other connection has not brought. Both bring them in order, by id and by time: of
     /// two with one time the higher id is newer; a lower id with a later time is of a numbering that began anew.
     fn is_news(&mut self, conn: Conn, quote: &Quote) -> bool {

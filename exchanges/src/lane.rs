@@ -1,11 +1,34 @@
-//! Which connections of a lane are open and what they ask for, as adapters keep it in their state.
+//! What adapters keep in their state: which connections of a lane are open, what they ask for, and what is known of each
+//! instrument.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    adapter::LanePlan,
+    adapter::{LanePlan, Outbox},
+    by_symbol::BySymbol,
     conn::{Conn, Conns, Via},
+    event::Channel,
+    ids::SymbolIx,
+    plan::has,
+    trades::TradeIds,
 };
+
+/// Everything later events of a lane depend on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Lane<M> {
+    #[serde(flatten)]
+    pub(crate) conns: LaneConns,
+    pub(crate) markets: BySymbol<M>,
+}
+
+/// What an adapter knows of one instrument.
+pub(crate) trait Instrument: Default {
+    /// Which of its trades have been seen.
+    fn trades(&mut self) -> &mut TradeIds;
+
+    /// A channel of it is no longer recorded: nothing of it is missed from here on.
+    fn end(&mut self, channel: Channel, symbol: SymbolIx, out: &mut Outbox);
+}
 
 /// The open connections and the plan they share.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -48,6 +71,11 @@ impl LaneConns {
             self.plan = None;
         }
         is_last
+    }
+
+    /// Whether the plan of the open connections asks for a symbol's channel. Without a plan (a recording) all are meant.
+    pub(crate) fn records(&self, channel: Channel, name: &str) -> bool {
+        has(self.plan.as_ref(), channel, name)
     }
 
     /// Those open.
