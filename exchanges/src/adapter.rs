@@ -87,10 +87,10 @@ pub trait Adapter: Send {
     /// The connections that are open, as far as the adapter knows.
     fn open(&self) -> Conns;
 
-    /// Whether the lane would miss nothing, as far as can be known, if `conn` were its only connection from now on:
+    /// Whether the lane would miss nothing, as far as can be known at `now`, if `conn` were its only connection from now on:
     /// everything asked for is answered, and where a book has no numbers, the connection is known to stand where the
     /// emitted rows do.
-    fn is_ready(&self, conn: Conn) -> bool {
+    fn is_ready(&self, conn: Conn, _now: Nanos) -> bool {
         self.subscriptions(conn).is_answered()
     }
 }

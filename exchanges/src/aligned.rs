@@ -6,7 +6,8 @@
 //! ```text
 //! due      what was emitted and it has not delivered yet: it is behind
 //! queue    what it has delivered and was not emitted yet: it is ahead, or the other lacks something
-//! in step  one of its messages has been found again: from there on it goes on where the emitted rows do
+//! in step  one of its messages has been found again, or its snapshot is the book that the emitted rows make: from there
+//!          on it goes on where they do
 //! ```
 //!
 //! ```text
@@ -19,6 +20,9 @@
 //! a connection ends                     the other, when it is in step, goes on with what it has queued; when it is not,
 //!                                       nobody knows what lies between: a gap
 //! ```
+//!
+//! A snapshot beside another connection is the book when both have the same checksum. Where there are none it is when a
+//! second has brought nothing by either connection, but what is from before the snapshot by the other.
 //!
 //! Venues may batch differently for each connection. Then nothing is found again, the connection is never in step, and
 //! the stream is as if it were alone. All of this changes by journaled input only, and all of it is saved.
@@ -62,15 +66,29 @@ struct Due {
     time: Option<Micros>,
     /// What it changed.
     prices: Vec<(Side, Decimal)>,
-    /// It was emitted before the connection was opened, and need not come.
+    /// It was emitted before the connection was opened, or is in its snapshot, and need not come.
     is_old: bool,
 }
 
-/// When a snapshot came, and what it says of the whole book.
+/// A snapshot that was not emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Snapshot {
+    /// When it came, or the last message by the other connection that is from before it.
     received: Nanos,
+    #[serde(default)]
+    time: Option<Micros>,
+    /// Of the whole book.
     checksum: Option<u32>,
+}
+
+impl Snapshot {
+    /// Whether a message of this time, after which the book emitted has this checksum, is in it, with all before.
+    fn has(&self, time: Option<Micros>, checksum: Option<u32>) -> bool {
+        match (self.checksum, checksum) {
+            (Some(own), Some(emitted)) => own == emitted,
+            (None, _) | (_, None) => time.is_some() && time <= self.time,
+        }
+    }
 }
 
 /// A book message that waits.
@@ -138,10 +156,19 @@ impl Aligned {
         self.copies[conn].is_in_step
     }
 
-    /// A snapshot came that is not emitted: the other connection is in step.
-    pub(crate) fn on_snapshot(&mut self, conn: Conn, received: Nanos, checksum: Option<u32>) {
-        let due = std::mem::take(&mut self.copies[conn].due);
-        self.copies[conn] = Copy { due, snapshot: Some(Snapshot { received, checksum }), ..Copy::default() };
+    /// A snapshot came that is not emitted: the other connection is in step. The rows emitted so far make a book of this
+    /// checksum `before` it.
+    pub(crate) fn on_snapshot(
+        &mut self,
+        conn: Conn,
+        received: Nanos,
+        time: Option<Micros>,
+        (before, checksum): (Option<u32>, Option<u32>),
+    ) {
+        let snapshot = Snapshot { received, time, checksum };
+        let mut due = std::mem::take(&mut self.copies[conn].due);
+        due.iter_mut().for_each(|due| due.is_old |= snapshot.has(due.time, before));
+        self.copies[conn] = Copy { due, snapshot: Some(snapshot), ..Copy::default() };
     }
 
     /// Whether this message has nothing to wait for: there is no other connection, and never was.
@@ -150,8 +177,15 @@ impl Aligned {
         via.others().is_empty() && self.copies[via.conn].due.is_empty() && self.copies[via.conn].queue.is_empty()
     }
 
-    /// Judges a message, whose levels these are.
-    pub(crate) fn offer(&mut self, via: Via, time: Option<Micros>, checksum: Option<u32>, levels: &[Level]) -> Verdict {
+    /// Judges a message, whose levels these are. The rows emitted so far make a book of this checksum `before` it.
+    pub(crate) fn offer(
+        &mut self,
+        (via, received): (Via, Nanos),
+        time: Option<Micros>,
+        (before, checksum): (Option<u32>, Option<u32>),
+        levels: &[Level],
+    ) -> Verdict {
+        self.look(received, before);
         let key = key(time, checksum, levels);
         let own = &mut self.copies[via.conn];
         if own.last.replace(key) == Some(key) {
@@ -184,7 +218,7 @@ impl Aligned {
         let mut before = Vec::new();
         for other in via.others().iter() {
             let prices = || levels.iter().map(|level| (level.side, level.price)).collect();
-            before = self.copies[other].on_emitted(key, time, prices);
+            before = self.copies[other].on_emitted(key, (time, checksum), received, prices);
         }
         Verdict::Emit(before)
     }
@@ -233,7 +267,7 @@ impl Aligned {
 
     /// What a connection just delivered does not follow from what was emitted: it lacks something. When the other is in
     /// step and has not delivered it yet, that one goes on: gives what it has queued; `None` when nobody can.
-    pub(crate) fn distrust(&mut self, via: Via, wrong: Message) -> Option<Vec<Message>> {
+    pub(crate) fn distrust(&mut self, via: Via, received: Nanos, wrong: Message) -> Option<Vec<Message>> {
         let other = via.others().iter().find(|other| self.copies[*other].is_in_step)?;
         let due = &mut self.copies[other].due;
         // It was noted as emitted, and is not.
@@ -244,31 +278,30 @@ impl Aligned {
         let gone_on = self.go_on(other);
         for message in &gone_on {
             let prices = || message.levels.iter().map(|(side, price, _)| (*side, *price)).collect();
-            self.copies[via.conn].on_emitted(message.key, message.time, prices);
+            self.copies[via.conn].on_emitted(message.key, (message.time, message.checksum), received, prices);
         }
         Some(gone_on)
     }
 
-    /// A connection ended. Gives what the other goes on with; `None` when it is not in step, or there is none.
-    pub(crate) fn on_close(&mut self, via: Via, received: Nanos, checksum: Option<u32>) -> Option<Vec<Message>> {
-        self.copies[via.conn] = Copy::default();
-        let other = via.others().iter().next()?;
-        let copy = &mut self.copies[other];
-        if let (false, Some(snapshot)) = (copy.is_in_step, copy.snapshot) {
-            // Nothing has come since its snapshot, by either.
-            let is_same = match (snapshot.checksum, checksum) {
-                (Some(own), Some(emitted)) => own == emitted,
-                (None, _) | (_, None) => received.since(snapshot.received) >= SILENCE_MIN,
-            };
-            copy.is_in_step = is_same && copy.is_silent();
+    /// Finds out which connections are in step, when what comes now comes at `received`.
+    fn look(&mut self, received: Nanos, checksum: Option<u32>) {
+        for (_, copy) in self.copies.iter_mut() {
+            copy.is_in_step = copy.can_go_on(received, checksum);
         }
-        copy.is_in_step.then(|| self.go_on(other))
     }
 
-    /// Whether a connection could go on alone.
-    pub(crate) fn can_go_on(&self, conn: Conn) -> bool {
-        let copy = &self.copies[conn];
-        copy.is_in_step || (copy.snapshot.is_some() && copy.is_silent())
+    /// A connection ended, with rows emitted that make a book of this checksum. Gives what the other goes on with; `None`
+    /// when it is not in step, or there is none.
+    pub(crate) fn on_close(&mut self, via: Via, received: Nanos, checksum: Option<u32>) -> Option<Vec<Message>> {
+        self.look(received, checksum);
+        self.copies[via.conn] = Copy::default();
+        let other = via.others().iter().next()?;
+        self.copies[other].is_in_step.then(|| self.go_on(other))
+    }
+
+    /// Whether a connection could go on alone at `now`; the book emitted has this checksum.
+    pub(crate) fn can_go_on(&self, conn: Conn, now: Nanos, checksum: Option<u32>) -> bool {
+        self.copies[conn].can_go_on(now, checksum)
     }
 
     /// A frame of this connection is lost: it is out of step until something is found again.
@@ -308,6 +341,16 @@ impl Aligned {
 }
 
 impl Copy {
+    /// Whether it is in step, or its snapshot is the book emitted, since nothing has come that is not in it: a book of
+    /// this checksum or, where there are none, one that has long been so.
+    fn can_go_on(&self, now: Nanos, checksum: Option<u32>) -> bool {
+        let is_book = |snapshot: Snapshot| match (snapshot.checksum, checksum) {
+            (Some(own), Some(emitted)) => own == emitted,
+            (None, _) | (_, None) => now.since(snapshot.received) >= SILENCE_MIN,
+        };
+        self.is_in_step || (self.snapshot.is_some_and(is_book) && self.is_silent())
+    }
+
     /// Nothing has come by it or by the other since it was opened, but its snapshot.
     fn is_silent(&self) -> bool {
         self.due.iter().all(|due| due.is_old) && self.queue.is_empty()
@@ -318,7 +361,8 @@ impl Copy {
     fn on_emitted(
         &mut self,
         key: u64,
-        time: Option<Micros>,
+        (time, checksum): (Option<Micros>, Option<u32>),
+        received: Nanos,
         prices: impl FnOnce() -> Vec<(Side, Decimal)>,
     ) -> Vec<Message> {
         if let Some(at) = self.queue.iter().position(|message| message.key == key) {
@@ -334,6 +378,11 @@ impl Copy {
             self.due.pop_front();
         }
         self.due.push_back(Due { key, time, prices: prices(), is_old: false });
+        if let Some(snapshot) = self.snapshot.as_mut().filter(|snapshot| snapshot.has(time, checksum)) {
+            // The other connection was behind it, and so is everything that it brought before.
+            snapshot.received = received;
+            self.due.iter_mut().for_each(|due| due.is_old = true);
+        }
         Vec::new()
     }
 }
@@ -368,3 +417,66 @@ const QUEUE_MAX: usize = 1_024;
 const APART_MAX: usize = 64;
 /// A book without checksums of which neither connection brought anything for this long after a snapshot is that snapshot.
 const SILENCE_MIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{conn::Conns, event::Flags, ids::SymbolIx};
+
+    const OLD: Conn = Conn::FIRST;
+    const NEW: Conn = Conn::SECOND;
+
+    fn at(ms: i64) -> Nanos {
+        Nanos(ms * 1_000_000)
+    }
+
+    /// A book that one connection brings, and another that has begun with a snapshot of this time and checksum.
+    fn aligned(time: Option<i64>, checksum: Option<u32>) -> Aligned {
+        let mut aligned = Aligned::default();
+        aligned.restart(OLD);
+        aligned.on_open(NEW);
+        aligned.on_snapshot(NEW, at(0), time.map(Micros), (None, checksum));
+        aligned
+    }
+
+    fn offer(aligned: &mut Aligned, conn: Conn, ms: i64, time: i64, checksum: Option<u32>) -> Verdict {
+        let mut open = Conns::NONE;
+        Conn::ALL.into_iter().for_each(|conn| open.insert(conn));
+        let (time, price, qty) = (Micros(time), Decimal::ONE, Decimal::from(time));
+        let (frame, symbol, side, flags, seq) = (0, SymbolIx(0), Side::Buy, Flags::NONE, None);
+        let level = Level { frame, symbol, side, flags, time, price, qty, seq };
+        aligned.offer((Via { conn, open }, at(ms)), Some(time), (None, checksum), &[level])
+    }
+
+    #[test]
+    fn a_second_of_silence_after_a_snapshot_puts_its_connection_in_step() {
+        let mut early = aligned(None, None);
+        assert_eq!(offer(&mut early, NEW, 999, 7, None), Verdict::Wait);
+        let mut late = aligned(None, None);
+        assert_eq!(offer(&mut late, NEW, 1_000, 7, None), Verdict::Emit(vec![]));
+        assert_eq!(offer(&mut late, OLD, 1_001, 7, None), Verdict::Drop(vec![]));
+    }
+
+    #[test]
+    fn what_a_connection_that_is_behind_brings_of_a_snapshot_is_no_news_to_the_other() {
+        let mut aligned = aligned(Some(5), None);
+        assert_eq!(offer(&mut aligned, OLD, 400, 4, None), Verdict::Emit(vec![]));
+        assert_eq!(offer(&mut aligned, OLD, 500, 5, None), Verdict::Emit(vec![]));
+        assert!(!aligned.can_go_on(NEW, at(1_499), None));
+        assert!(aligned.can_go_on(NEW, at(1_500), None));
+        assert_eq!(offer(&mut aligned, OLD, 1_499, 6, None), Verdict::Emit(vec![]));
+        assert!(!aligned.can_go_on(NEW, at(9_000), None), "it has not brought the last one");
+        assert_eq!(offer(&mut aligned, NEW, 9_000, 6, None), Verdict::Drop(vec![]));
+        assert!(aligned.can_go_on(NEW, at(9_000), None));
+    }
+
+    #[test]
+    fn a_connection_is_in_step_when_the_other_has_come_to_its_snapshots_checksum() {
+        let mut aligned = aligned(None, Some(77));
+        assert_eq!(offer(&mut aligned, OLD, 1, 1, Some(70)), Verdict::Emit(vec![]));
+        assert!(!aligned.can_go_on(NEW, at(9_000), Some(70)));
+        assert_eq!(offer(&mut aligned, OLD, 2, 2, Some(77)), Verdict::Emit(vec![]));
+        assert!(aligned.can_go_on(NEW, at(2), Some(77)));
+        assert!(!aligned.can_go_on(NEW, at(2), Some(78)), "the book has gone on since");
+    }
+}

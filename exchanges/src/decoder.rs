@@ -216,8 +216,8 @@ impl Decoder {
 
     /// Whether the lane would miss nothing, as far as can be known, if `conn` were its only connection from now on.
     #[must_use]
-    pub fn is_ready(&self, conn: Conn) -> bool {
-        self.adapter.is_ready(conn)
+    pub fn is_ready(&self, conn: Conn, now: Nanos) -> bool {
+        self.adapter.is_ready(conn, now)
     }
 
     /// What the connections had in common since the last call.

@@ -84,6 +84,11 @@ impl Inband {
         self.has_delivered = false;
     }
 
+    /// Time of the last message.
+    pub(crate) fn time(&self) -> Option<Micros> {
+        self.time
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         self.is_live
     }

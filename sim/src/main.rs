@@ -30,7 +30,7 @@ enum Command {
         /// Steps before everything is left to settle.
         #[arg(long, default_value_t = world::STEPS)]
         steps: u64,
-        /// Kinds of faults: any, twins (any, with two connections a lane), batches (twins, each in pieces of its own), plans (twins, with changing instruments), calm, feed, disk, database.
+        /// Kinds of faults: any, twins (any, with two connections a lane), batches (twins, each in pieces of its own), plans (twins, with changing instruments), restarts (twins, with ends that venues announce), handover (connections are replaced and nothing else happens: no gap may come of it), calm, feed, disk, database.
         #[arg(long, default_value = "any", value_parser = mix)]
         scenario: Mix,
         /// The venue of all lanes, by its name; OKX's worlds only come this way.
@@ -58,7 +58,8 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 }
 
 fn mix(text: &str) -> Result<Mix, String> {
-    Mix::parse(text).ok_or_else(|| "any, twins, batches, plans, calm, feed, disk or database".into())
+    Mix::parse(text)
+        .ok_or_else(|| "any, twins, batches, plans, restarts, handover, calm, feed, disk or database".into())
 }
 
 fn venue(text: &str) -> Result<Kind, String> {
@@ -88,7 +89,7 @@ fn main() -> ExitCode {
         before(info);
     }));
     let began = Instant::now();
-    let (mut found, mut frames, mut commits, mut lives, mut longest) = (0, 0, 0, 0, (0, 0));
+    let (mut found, mut frames, mut commits, mut lives, mut connections, mut longest) = (0, 0, 0, 0, 0, (0, 0));
     let total = seeds.end.saturating_sub(seeds.start);
     for seed in seeds {
         SEED.set(seed);
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
                 frames += summary.frames;
                 commits += summary.database.commits;
                 lives += summary.lives;
+                connections += summary.connections;
                 longest = longest.max((summary.settling, seed));
             }
             Ok(Err(violation)) => {
@@ -112,7 +114,7 @@ fn main() -> ExitCode {
     }
     let took = began.elapsed();
     println!(
-        "{total} seeds, {frames} frames, {commits} commits, {lives} lives, longest settling {} steps (seed {}), {found} findings in {took:.1?}",
+        "{total} seeds, {frames} frames, {commits} commits, {lives} lives, {connections} connections, longest settling {} steps (seed {}), {found} findings in {took:.1?}",
         longest.0, longest.1
     );
     if found == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

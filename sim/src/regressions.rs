@@ -1,6 +1,6 @@
 //! Seeds that found something once.
 
-use crate::scenario::Mix;
+use crate::{scenario::Mix, venue::Kind};
 
 /// A seed that found something.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,8 @@ pub struct Regression {
     pub steps: u64,
     /// Its mix of faults.
     pub mix: Mix,
+    /// The venue of all lanes; `None`: as the seed has it.
+    pub venue: Option<Kind>,
     /// What it found, in one sentence.
     pub found: &'static str,
 }
@@ -24,6 +26,7 @@ pub const ALL: &[Regression] = &[
         seed: 228,
         steps: 200,
         mix: Mix::Any,
+        venue: None,
         found: "a session that waited for room in a full journal waited for ever when a write failed meanwhile: it took \
                 the poisoned journal for a full one, and the process never ended to be recovered",
     },
@@ -32,6 +35,7 @@ pub const ALL: &[Regression] = &[
         seed: 511,
         steps: 200,
         mix: Mix::Any,
+        venue: None,
         found: "the same, with the poison from a failed sync",
     },
     Regression {
@@ -39,6 +43,7 @@ pub const ALL: &[Regression] = &[
         seed: 706,
         steps: 200,
         mix: Mix::Any,
+        venue: None,
         found: "while one lane caught up on its journal, the lanes behind it in the same writer got no turn: every batch \
                 was filled beginning with the first",
     },
@@ -47,6 +52,7 @@ pub const ALL: &[Regression] = &[
         seed: 1891,
         steps: 200,
         mix: Mix::Any,
+        venue: None,
         found: "after a restore from a backup older than the journal reaches, gaps whose end was in the lost frames stayed \
                 open for ever",
     },
@@ -55,6 +61,7 @@ pub const ALL: &[Regression] = &[
         seed: 2584,
         steps: 200,
         mix: Mix::Any,
+        venue: None,
         found: "the same with a restart in between",
     },
     Regression {
@@ -62,6 +69,7 @@ pub const ALL: &[Regression] = &[
         seed: 3537,
         steps: 200,
         mix: Mix::Any,
+        venue: None,
         found: "when the sync of recovery itself failed, the next recovery believed what it could read, and a later power \
                 cut took durable frames",
     },
@@ -70,6 +78,7 @@ pub const ALL: &[Regression] = &[
         seed: 338,
         steps: 200,
         mix: Mix::Twins,
+        venue: None,
         found: "after a frame of one Kraken connection could not be decoded, both delivered the same messages and \
                 each waited for the other: the book stood still for ever, without a gap",
     },
@@ -78,6 +87,7 @@ pub const ALL: &[Regression] = &[
         seed: 133,
         steps: 200,
         mix: Mix::Twins,
+        venue: None,
         found: "the same, each connection having lost something of its own",
     },
     Regression {
@@ -85,6 +95,7 @@ pub const ALL: &[Regression] = &[
         seed: 2596,
         steps: 200,
         mix: Mix::Twins,
+        venue: None,
         found: "a broken book waited for ever for a snapshot that had been asked for on a connection that was \
                 replaced meanwhile",
     },
@@ -93,6 +104,7 @@ pub const ALL: &[Regression] = &[
         seed: 4035,
         steps: 200,
         mix: Mix::Twins,
+        venue: None,
         found: "a message that both Kraken connections had delivered did not fit the book, and each of its \
                 successors was held to be the other connection's fault in turn: the book stood still for ever",
     },
@@ -101,6 +113,7 @@ pub const ALL: &[Regression] = &[
         seed: 65,
         steps: 200,
         mix: Mix::Plans,
+        venue: None,
         found: "quotes that had been interrupted kept their gap open for ever when the next connection came with a \
                 plan without them",
     },
@@ -109,6 +122,7 @@ pub const ALL: &[Regression] = &[
         seed: 419,
         steps: 200,
         mix: Mix::Plans,
+        venue: None,
         found: "a trade that came after its instrument had been taken out opened a gap, whose answer was thrown away: \
                 it stayed open, and its turn to ask was never given to another instrument",
     },
@@ -117,6 +131,42 @@ pub const ALL: &[Regression] = &[
         seed: 2620,
         steps: 200,
         mix: Mix::Plans,
+        venue: None,
         found: "the same with a book of Binance",
+    },
+    Regression {
+        name: "behind a connection that ended",
+        seed: 50,
+        steps: 200,
+        mix: Mix::Twins,
+        venue: Some(Kind::Okx),
+        found: "when the connection that was ahead ended, the other brought what had been stored by that one, and it was \
+                stored twice",
+    },
+    Regression {
+        name: "a snapshot of before the last rows",
+        seed: 320,
+        steps: 200,
+        mix: Mix::Twins,
+        venue: Some(Kind::Okx),
+        found: "the same behind a snapshot that had been asked for earlier on the connection that was behind",
+    },
+    Regression {
+        name: "replaced with something on its way",
+        seed: 2,
+        steps: 200,
+        mix: Mix::Handover,
+        venue: Some(Kind::BinanceSpot),
+        found: "a connection was closed as soon as its successor was ready, though it was seconds behind that: what was \
+                on its way was a gap",
+    },
+    Regression {
+        name: "replaced while the book was quiet",
+        seed: 59,
+        steps: 200,
+        mix: Mix::Handover,
+        venue: Some(Kind::Coinbase),
+        found: "what the old connection brought of before the new one's snapshot kept the new one out of step, and its end \
+                was a gap, when nothing else came",
     },
 ];

@@ -86,6 +86,11 @@ pub enum Mix {
     Batches,
     /// As twins, and the operator changes which instruments a lane has.
     Plans,
+    /// As twins, and venues announce that a connection is about to end.
+    Restarts,
+    /// Nothing goes wrong, but that connections are replaced: for their age, or as the venue announces. No gap may come
+    /// of it.
+    Handover,
     /// Nothing goes wrong.
     Calm,
     /// Only the feed.
@@ -97,6 +102,11 @@ pub enum Mix {
 }
 
 impl Mix {
+    /// Whether lanes have two connections, or a second one while the first is replaced.
+    const fn has_twins(self) -> bool {
+        matches!(self, Self::Twins | Self::Batches | Self::Plans | Self::Restarts | Self::Handover)
+    }
+
     /// The mix of this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -105,6 +115,8 @@ impl Mix {
             "twins" => Some(Self::Twins),
             "batches" => Some(Self::Batches),
             "plans" => Some(Self::Plans),
+            "restarts" => Some(Self::Restarts),
+            "handover" => Some(Self::Handover),
             "calm" => Some(Self::Calm),
             "feed" => Some(Self::Feed),
             "disk" => Some(Self::Disk),
@@ -123,8 +135,7 @@ impl Scenario {
             .map(|_| {
                 let (kind, symbols) = (*rng.pick(&venue::Kind::CHOICE), 1 + rng.index(3));
                 let kind = venue.unwrap_or(kind);
-                let (redundancy, lifetime_ms) =
-                    if matches!(mix, Mix::Twins | Mix::Batches | Mix::Plans) { twins(rng) } else { (1, None) };
+                let (redundancy, lifetime_ms) = if mix.has_twins() { twins(rng) } else { (1, None) };
                 LaneSetup { kind, symbols, redundancy, lifetime_ms }
             })
             .collect();
@@ -152,8 +163,8 @@ impl Scenario {
             chunk_rows_max: 1 + rng.index(60),
         };
         let has = |rng: &mut Rng, mixes: &[Mix]| {
-            mixes.contains(&mix)
-                || (matches!(mix, Mix::Any | Mix::Twins | Mix::Batches | Mix::Plans) && rng.chance(600))
+            let is_of_all = mix == Mix::Any || (mix.has_twins() && mix != Mix::Handover);
+            mixes.contains(&mix) || (is_of_all && rng.chance(600))
         };
         let (has_feed, has_disk, has_database) =
             (has(rng, &[Mix::Feed]), has(rng, &[Mix::Disk]), has(rng, &[Mix::Database]));
@@ -169,6 +180,8 @@ impl Scenario {
             cut: some(has_feed, 20),
             http: some(has_feed, 700),
             batch: 0,
+            restart: 0,
+            restart_ms: (0, 0),
         };
         let database = Faults {
             cut: some(has_database, 20),
@@ -194,6 +207,11 @@ impl Scenario {
             plan: some(mix == Mix::Plans, 60),
         };
         feed.batch = some(mix == Mix::Batches, 600);
+        if matches!(mix, Mix::Restarts | Mix::Handover) {
+            feed.restart = rng.between(1, 30);
+            // A venue leaves more time than a session takes to replace a connection, or not.
+            feed.restart_ms = if mix == Mix::Handover { (40_000, 120_000) } else { (1, 20_000) };
+        }
         Self { lanes, journal, writer, feed, database, poison_every, events }
     }
 }

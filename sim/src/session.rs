@@ -52,11 +52,20 @@ struct Open {
     ready_since_ms: Option<u64>,
 }
 
-/// Why a connection is to be replaced, and when it is closed whether or not the other is ready.
+/// Why a connection is to be replaced, and when it is closed whether or not the other is ready, or ends whether or not
+/// everything is read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Retiring {
     kind: CloseKind,
     deadline_ms: u64,
+    /// We have said that we close it, and read what the venue had sent.
+    is_closing: bool,
+}
+
+impl Open {
+    fn is_closing(&self) -> bool {
+        self.retiring.is_some_and(|retiring| retiring.is_closing)
+    }
 }
 
 struct Pending {
@@ -261,6 +270,7 @@ impl Session {
     fn watch(&mut self, with: &mut Surroundings<'_>, conn: Conn) -> Result<bool, journal::Error> {
         let kind = match &with.venue.sockets[conn] {
             None => CloseKind::Lost,
+            Some(socket) if socket.is_closed() && socket.wire.is_empty() => CloseKind::Lost,
             Some(socket) if socket.is_stalled() && socket.wire.is_empty() && (with.is_calm || with.rng.chance(100)) => {
                 CloseKind::Stall
             }
@@ -292,7 +302,7 @@ impl Session {
         if let Slot::Open(open) = &mut self.slots[conn]
             && open.retiring.is_none()
         {
-            open.retiring = Some(Retiring { kind, deadline_ms: with.now_ms + HANDOVER_MAX_MS });
+            open.retiring = Some(Retiring { kind, deadline_ms: with.now_ms + HANDOVER_MAX_MS, is_closing: false });
         }
         self.arrange(with);
     }
@@ -300,7 +310,7 @@ impl Session {
     /// Ends connections that are to be replaced and can be, and finds those whose lifetime is over.
     fn hand_over(&mut self, with: &mut Surroundings<'_>) -> Result<(), journal::Error> {
         for conn in Conn::ALL {
-            let is_ready = self.intake.decoder().is_ready(conn);
+            let is_ready = self.intake.decoder().is_ready(conn, with.received);
             let Slot::Open(open) = &mut self.slots[conn] else { continue };
             open.ready_since_ms = if is_ready { open.ready_since_ms.or(Some(with.now_ms)) } else { None };
             if with.now_ms >= open.rotate_ms && !with.is_calm {
@@ -308,12 +318,20 @@ impl Session {
             }
         }
         for conn in Conn::ALL {
-            let since = |slot| if let Slot::Open(open) = slot { open.ready_since_ms } else { None };
+            let since = |slot| match slot {
+                Slot::Open(open) if !open.is_closing() => open.ready_since_ms,
+                Slot::Open(_) | Slot::Idle | Slot::Down { .. } => None,
+            };
             let other = since(self.slots[conn.other()]);
             let is_covered = other.is_some_and(|since| with.now_ms - since >= HANDOVER_OVERLAP_MS);
-            let Slot::Open(Open { retiring: Some(retiring), .. }) = self.slots[conn] else { continue };
-            if is_covered || with.now_ms >= retiring.deadline_ms {
-                self.end(with, conn, retiring.kind)?;
+            let Slot::Open(Open { retiring: Some(retiring), .. }) = &mut self.slots[conn] else { continue };
+            let is_due = with.now_ms >= retiring.deadline_ms;
+            if retiring.is_closing && is_due {
+                let kind = retiring.kind;
+                self.end(with, conn, kind)?;
+            } else if !retiring.is_closing && (is_covered || is_due) {
+                *retiring = Retiring { is_closing: true, deadline_ms: with.now_ms + CLOSING_MAX_MS, ..*retiring };
+                with.venue.close(conn);
             }
         }
         Ok(())
@@ -448,5 +466,7 @@ impl Session {
 const UNDER_WAY_MAX: usize = 4;
 /// Longest a connection that is to be replaced waits for the other to be ready.
 const HANDOVER_MAX_MS: u64 = 30_000;
+/// Longest a connection that we close is read.
+const CLOSING_MAX_MS: u64 = 10_000;
 /// How long both run once the new one is ready.
 const HANDOVER_OVERLAP_MS: u64 = 1_000;

@@ -53,6 +53,8 @@ pub struct Summary {
     pub database: Counts,
     /// Steps until everything had settled.
     pub settling: u64,
+    /// Connections that were opened.
+    pub connections: u64,
 }
 
 /// A run that found something.
@@ -89,6 +91,8 @@ struct World {
     disk_room_ms: u64,
     disk_idle_ms: u64,
     is_calm: bool,
+    /// Nothing goes wrong but that connections are replaced.
+    is_handover: bool,
     /// Times that all markets have moved since nothing goes wrong any more and all connections are open.
     moved: u64,
     mutation: Option<Mutation>,
@@ -136,7 +140,9 @@ impl World {
         self.check_all().map_err(|what| Found { seed, step, what })?;
         let frames = self.oracles.iter().map(LaneOracle::frames).sum();
         let fingerprint = crc32fast::hash(format!("{:?}", self.database.backup()).as_bytes());
-        Ok(Summary { fingerprint, frames, lives: self.lives.into(), database: self.database.counts(), settling })
+        let (lives, database) = (self.lives.into(), self.database.counts());
+        let connections = self.venues.iter().map(|venue| venue.opened).sum();
+        Ok(Summary { fingerprint, frames, lives, database, settling, connections })
     }
 
     fn new(options: Options) -> Self {
@@ -155,6 +161,7 @@ impl World {
         for (index, LaneSetup { kind, symbols, .. }) in (0u64..).zip(&scenario.lanes) {
             let mut venue = Venue::new(*kind, *symbols, Rng::new(seed, 10 + index));
             venue.faults = scenario.feed;
+            venue.has_own_times = mix == Mix::Handover;
             venues.push(venue);
             oracles.push(LaneOracle::new(&format!("{}.{index}", kind.name()), kind.spec()));
         }
@@ -179,6 +186,7 @@ impl World {
             disk_room_ms: 0,
             disk_idle_ms: 0,
             is_calm: false,
+            is_handover: mix == Mix::Handover,
             moved: 0,
             mutation,
         }
@@ -197,6 +205,9 @@ impl World {
 
     /// A step in which nothing goes wrong.
     fn settle(&mut self, nr: u64) -> Result<(), Violation> {
+        if self.clocks() {
+            self.venues.iter_mut().for_each(Venue::every_second);
+        }
         let is_whole = self.daemon.as_ref().is_some_and(|daemon| daemon.sessions.iter().all(Session::is_whole));
         if !is_whole {
             self.moved = 0;
@@ -235,15 +246,22 @@ impl World {
         self.disk_idle_ms = 0;
     }
 
-    fn markets(&mut self, most: u64) {
+    /// Tells the venues the time. Whether a second is over since they last said something of their own.
+    fn clocks(&mut self) -> bool {
         let now_us = EPOCH_US + i64::try_from(self.now_ms).unwrap_or(i64::MAX) * 1_000;
+        self.venues.iter_mut().for_each(|venue| venue.now_us = now_us);
         let is_second = self.now_ms >= self.next_second_ms;
         if is_second {
             self.next_second_ms = self.now_ms + 1_000;
         }
+        is_second
+    }
+
+    fn markets(&mut self, most: u64) {
+        let is_second = self.clocks();
         for venue in &mut self.venues {
             venue.send_waiting();
-            venue.now_us = now_us;
+            venue.restart();
             for _ in 0..self.rng.below(most + 1) {
                 let index = self.rng.index(venue.symbols.len());
                 venue.step(index);
@@ -496,7 +514,11 @@ impl World {
             let index = self.lane_of(lane)?;
             self.oracles[index].settled(lane, &self.venues[index], &self.database)?;
         }
-        Ok(())
+        let gap = self.database.read(|state| state.gaps.iter().next().map(|gap| format!("{gap:?}")));
+        match gap.filter(|_| self.is_handover) {
+            Some(gap) => Err(format!("connections were only replaced, and still there is a gap: {gap}")),
+            None => Ok(()),
+        }
     }
 
     fn lane_of(&self, lane: i32) -> Result<usize, Violation> {

@@ -4,7 +4,7 @@ use std::panic::catch_unwind;
 
 use tapeway_sim::{
     mutation::Mutation,
-    regressions,
+    regressions::{self, Regression},
     scenario::Mix,
     venue::Kind,
     world::{self, Options},
@@ -22,8 +22,8 @@ fn seeds(from: u64, to: u64) {
 #[test]
 fn every_seed_that_found_something_finds_nothing_any_more() {
     for regression in regressions::ALL {
-        let (seed, steps, mix) = (regression.seed, regression.steps, regression.mix);
-        let found = world::run(Options { seed, steps, mix, venue: None, mutation: None, tells_frames: false }).err();
+        let &Regression { seed, steps, mix, venue, .. } = regression;
+        let found = world::run(Options { seed, steps, mix, venue, mutation: None, tells_frames: false }).err();
         assert!(found.is_none(), "{}: {}: {}", regression.name, regression.found, found.unwrap());
     }
 }
@@ -63,6 +63,24 @@ fn a_hundred_worlds_with_changing_plans_hold() {
     let options = |seed| Options { mix: Mix::Plans, ..options(seed) };
     let found: Vec<_> = (0..100).filter_map(|seed| world::run(options(seed)).err()).collect();
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn a_hundred_worlds_with_announced_restarts_hold() {
+    let options = |seed| Options { mix: Mix::Restarts, ..options(seed) };
+    let found: Vec<_> = (0..100).filter_map(|seed| world::run(options(seed)).err()).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn connections_that_are_only_replaced_leave_no_gap_and_no_double() {
+    for venue in Kind::ALL {
+        let options = |seed| Options { mix: Mix::Handover, venue: Some(venue), ..options(seed) };
+        let results = (0..60).map(|seed| world::run(options(seed)));
+        let connections: u64 =
+            results.map(|result| result.map_or_else(|found| panic!("{found}"), |done| done.connections)).sum();
+        assert!(connections > 180, "{venue:?}: {connections} connections in 60 worlds");
+    }
 }
 
 #[test]

@@ -98,19 +98,20 @@ impl Session {
         Ok(())
     }
 
-    /// A connection is to be replaced: it ends when the other can go on alone, or after [`HANDOVER_MAX`].
+    /// A connection is to be replaced: it is closed when the other can go on alone, or after [`HANDOVER_MAX`], and read to
+    /// its end.
     pub(super) fn retire(&mut self, conn: Conn, reason: CloseReason) {
         let lane = self.intake.lane().name.clone();
         let Some(link) = self.slots[conn.index()].link().filter(|link| link.retiring.is_none()) else { return };
         info!(lane, %conn, reason = reason.kind.name(), detail = reason.detail, "connection is to be replaced");
-        link.retiring = Some(Retiring { reason, deadline: Instant::now() + HANDOVER_MAX });
+        link.retiring = Some(Retiring { reason, deadline: Instant::now() + HANDOVER_MAX, is_closing: false });
     }
 
     /// Ends connections that are to be replaced and can be, and finds those whose lifetime is over.
     pub(super) fn hand_over(&mut self) -> Result<(), journal::Error> {
         let at = Instant::now();
         for conn in Conn::ALL {
-            let is_ready = self.intake.decoder().is_ready(conn);
+            let is_ready = self.intake.decoder().is_ready(conn, now());
             let Some(link) = self.slots[conn.index()].link() else { continue };
             link.ready_since = if is_ready { link.ready_since.or(Some(at)) } else { None };
             if at >= link.rotate_at {
@@ -120,15 +121,20 @@ impl Session {
             }
         }
         for conn in Conn::ALL {
-            let other = self.slots[conn.other().index()].link().and_then(|link| link.ready_since);
+            let other = self.slots[conn.other().index()].link().filter(|other| !other.is_closing());
+            let other = other.and_then(|other| other.ready_since);
             let is_covered = other.is_some_and(|since| at.duration_since(since) >= HANDOVER_OVERLAP);
+            let lane = self.intake.lane().name.clone();
             let Some(link) = self.slots[conn.index()].link() else { continue };
-            let due = link.retiring.take_if(|retiring| is_covered || at >= retiring.deadline);
-            if let Some(Retiring { reason, .. }) = due {
-                if !is_covered {
-                    warn!(lane = self.name(), %conn, "no other connection was ready in {HANDOVER_MAX:?}; closing all the same");
+            match &mut link.retiring {
+                Some(Retiring { is_closing: true, deadline, .. }) if at >= *deadline => self.gone(conn, None)?,
+                Some(Retiring { is_closing: false, deadline, .. }) if is_covered || at >= *deadline => {
+                    if !is_covered {
+                        warn!(lane, %conn, "no other connection was ready in {HANDOVER_MAX:?}; closing all the same");
+                    }
+                    link.close_and_read(at + CLOSING_MAX);
                 }
-                self.end(conn, &reason)?;
+                Some(_) | None => {}
             }
         }
         Ok(())
@@ -219,5 +225,7 @@ impl Session {
 
 /// Longest a connection that is to be replaced waits for the other to be ready.
 const HANDOVER_MAX: Duration = Duration::from_secs(30);
+/// Longest a connection that we close is read before the venue answers.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
 /// How long both run once the new one is ready: what is still on its way on the old one arrives.
 const HANDOVER_OVERLAP: Duration = Duration::from_secs(1);

@@ -5,7 +5,8 @@
 //!
 //! A lane has one connection, or two of the same (`redundancy: 2`): each in a [`slot`] of its own, all read by the one
 //! task that owns the intake. A connection that is to end (its lifetime, a venue's notice) is *retired*: it is closed when
-//! the other could go on alone, and where there is no other, one is opened for that, with `redundancy: 1` too.
+//! the other could go on alone, and where there is no other, one is opened for that, with `redundancy: 1` too. What the
+//! venue had sent on it before it answers the close is still read: the old connection may lag behind the new one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -333,7 +334,7 @@ impl Session {
         for conn in Conn::ALL {
             let Some(link) = self.slots[conn.index()].link() else { continue };
             if let Some(reason) = link.send().await {
-                self.end(conn, &reason)?;
+                self.gone(conn, Some(reason))?;
             }
         }
         Ok(())

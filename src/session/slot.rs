@@ -74,7 +74,7 @@ pub(super) struct Link {
     pub(super) ready_since: Option<Instant>,
     /// Problems that were logged already.
     pub(super) said: HashSet<String>,
-    sends: VecDeque<String>,
+    sends: VecDeque<Message>,
     limit: Limiter,
 }
 
@@ -82,8 +82,11 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Retiring {
     pub(super) reason: CloseReason,
-    /// When it is closed whether or not the other is ready.
+    /// When it is closed whether or not the other is ready; once it is closing, when it ends whether or not the venue has
+    /// answered.
     pub(super) deadline: Instant,
+    /// We have said that we close it, and read what the venue had sent before it answers.
+    pub(super) is_closing: bool,
 }
 
 /// What happens on a slot.
@@ -186,9 +189,26 @@ impl Slot {
 }
 
 impl Link {
-    /// Puts a message in line.
+    /// Puts a message in line, unless we have said that we close.
     pub(super) fn say(&mut self, text: String) {
-        self.sends.push_back(text);
+        if !self.is_closing() {
+            self.sends.push_back(Message::text(text));
+        }
+    }
+
+    /// Says to the venue that a connection to be replaced is closed. What the venue has sent before it answers is still
+    /// read, until then.
+    pub(super) fn close_and_read(&mut self, deadline: Instant) {
+        self.sends.clear();
+        self.sends.push_back(Message::Close(None));
+        if let Some(retiring) = &mut self.retiring {
+            (retiring.is_closing, retiring.deadline) = (true, deadline);
+        }
+    }
+
+    /// Whether we have said that we close it.
+    pub(super) fn is_closing(&self) -> bool {
+        self.retiring.as_ref().is_some_and(|retiring| retiring.is_closing)
     }
 
     /// When the next message may go; `None` while there is none.
@@ -201,8 +221,8 @@ impl Link {
         if self.sends.is_empty() || !self.limit.try_take() {
             return None;
         }
-        let text = self.sends.pop_front()?;
-        let detail = match timeout(SEND_TIMEOUT, self.socket.send(Message::text(text))).await {
+        let message = self.sends.pop_front()?;
+        let detail = match timeout(SEND_TIMEOUT, self.socket.send(message)).await {
             Ok(Ok(())) => return None,
             Ok(Err(failure)) => failure.to_string(),
             Err(_) => format!("a message could not be sent within {SEND_TIMEOUT:?}"),

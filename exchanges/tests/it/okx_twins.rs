@@ -295,6 +295,23 @@ fn a_connection_that_ends_before_the_other_is_known_to_be_in_step_is_a_gap() {
 }
 
 #[test]
+fn what_a_connection_brings_of_before_the_end_of_the_one_ahead_is_not_stored_twice() {
+    let mut twins = Twins::open();
+    twins.take(A, &snapshot(100));
+    assert_eq!(twins.updates(&[(A, 100, 110), (A, 110, 120)]), live(&[110, 120]));
+    assert_eq!(gaps(&twins.close(A)).len(), 1);
+    // It is not known to be in step, and is seen to be behind.
+    assert_eq!(twins.updates(&[(B, 100, 110)]), live(&[]));
+    assert!(levels(&twins.take(B, &snapshot(115))).is_empty());
+    twins.clock += 1_000_000_000;
+    let lines = twins.take(B, &update(115, 120));
+    assert_eq!((levels(&lines), asked(&lines)), (vec![], vec![B]), "a snapshot of before that is asked for anew");
+    assert_eq!(twins.updates(&[(B, 120, 130)]), after_gap(&[130]));
+    assert_eq!(levels(&twins.take(B, &snapshot(130))), ["130 SNAPSHOT"]);
+    assert_eq!(twins.updates(&[(B, 130, 140)]), live(&[140]));
+}
+
+#[test]
 fn chains_that_never_join_are_led_by_one_connection_until_it_ends() {
     let mut twins = Twins::open();
     twins.take(A, &snapshot(100));

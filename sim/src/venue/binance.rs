@@ -29,6 +29,11 @@ pub(super) fn on_message(venue: &mut Venue, conn: Conn, message: &Value) {
     venue.push(conn, format!("{{\"result\":null,\"id\":{}}}", message["id"]));
 }
 
+/// What says that the connection is about to end.
+pub(super) fn shutdown(now_us: i64) -> String {
+    format!("{{\"e\":\"serverShutdown\",\"E\":{}}}", now_us / 1_000)
+}
+
 /// The messages of a step, each with its channel.
 pub(super) fn frames(kind: Kind, symbol: &Symbol, step: &Step, wrong_id: u64) -> Vec<(Channel, String)> {
     let mut frames = Vec::new();

@@ -36,7 +36,7 @@ pub(super) fn on_message(venue: &mut Venue, conn: Conn, message: &Value) {
     for (symbol, channel) in begun {
         match channel {
             Channel::Book => {
-                let text = snapshot(&venue.symbols[symbol], venue.now_us);
+                let text = snapshot(&venue.symbols[symbol], venue.book_us(symbol));
                 venue.renew(conn, symbol);
                 venue.push(conn, text);
             }

@@ -36,7 +36,7 @@ pub(super) fn on_message(venue: &mut Venue, conn: Conn, message: &Value) {
         let (symbol, now_us) = (&venue.symbols[index], venue.now_us);
         let text = match channel {
             Channel::Book => {
-                let text = snapshot(symbol, now_us);
+                let text = snapshot(symbol, venue.book_us(index));
                 venue.renew(conn, index);
                 text
             }

@@ -19,8 +19,19 @@ pub struct Symbol {
     pub update_id: u64,
     /// Every trade so far; ids have no holes.
     pub trades: Vec<Trade>,
-    /// First and last update id of every book message so far.
-    pub messages: Vec<(u64, u64)>,
+    /// Every book message so far.
+    pub messages: Vec<Message>,
+}
+
+/// One message of changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Message {
+    /// First and last update id.
+    pub ids: (u64, u64),
+    /// Microseconds since 1970.
+    pub time_us: i64,
+    /// How many levels it changes.
+    pub levels: usize,
 }
 
 /// One trade.
@@ -89,11 +100,11 @@ impl Symbol {
             let first = previous_id + 1 + rng.below(40);
             (first, first + rng.below(20))
         };
+        let time_us = self.trades.last().map_or(now_us, |trade| trade.time_us.max(now_us));
         if !changes.is_empty() {
             self.update_id = last_id;
-            self.messages.push((first_id, last_id));
+            self.messages.push(Message { ids: (first_id, last_id), time_us, levels: changes.len() });
         }
-        let time_us = self.trades.last().map_or(now_us, |trade| trade.time_us.max(now_us));
         Step { trades: from..self.trades.len(), changes, previous_id, first_id, last_id, time_us }
     }
 

@@ -70,6 +70,10 @@ pub struct Faults {
     /// What a step changes is sent with the next one's changes, on venues whose book messages have no ids; each connection
     /// has its own pieces.
     pub batch: u64,
+    /// The end of a connection is announced, where the venue does that.
+    pub restart: u64,
+    /// How long after that it ends, at least and at most.
+    pub restart_ms: (u64, u64),
     /// An HTTP request gets no answer, or an error, or a part, or gibberish; and late.
     pub http: u64,
 }
@@ -102,8 +106,12 @@ pub struct Venue {
     pub lied: BTreeSet<usize>,
     /// Instruments that were not recorded for a while.
     pub left_out: BTreeSet<usize>,
-    /// Time of the last book message, where each connection has its own pieces.
-    pieces_us: BTreeMap<usize, i64>,
+    /// Connections that were opened.
+    pub opened: u64,
+    /// Whether every book message of an instrument is of a time of its own.
+    pub has_own_times: bool,
+    /// Time of the last book message, where each has its own.
+    own_us: BTreeMap<usize, i64>,
     /// Rows of an answer at most.
     page_max: usize,
     rng: Rng,
@@ -119,6 +127,10 @@ pub struct Socket {
     pub wire: VecDeque<String>,
     held: Option<String>,
     is_stalled: bool,
+    /// When it ends, as announced.
+    ends_us: Option<i64>,
+    /// The client has closed it: nothing more is sent.
+    is_closed: bool,
 }
 
 impl Kind {
@@ -180,7 +192,9 @@ impl Venue {
             unprovable: BTreeSet::new(),
             lied: BTreeSet::new(),
             left_out: BTreeSet::new(),
-            pieces_us: BTreeMap::new(),
+            opened: 0,
+            has_own_times: false,
+            own_us: BTreeMap::new(),
             page_max,
             rng,
         }
@@ -209,7 +223,17 @@ impl Venue {
 
     /// A connection opens; an earlier one of its number is gone.
     pub fn open(&mut self, conn: Conn) {
+        self.opened += 1;
         self.sockets[conn] = Some(Socket::default());
+    }
+
+    /// The client closes a connection: what is on its way arrives.
+    pub fn close(&mut self, conn: Conn) {
+        if let Some(socket) = &mut self.sockets[conn] {
+            socket.wire.extend(socket.held.take());
+            socket.subscribed.clear();
+            socket.is_closed = true;
+        }
     }
 
     /// All connections are gone, with what is on its way.
@@ -244,11 +268,14 @@ impl Venue {
         let symbol = &mut symbols[index];
         let mut step = symbol.step(rng, *now_us, !matches!(kind, Kind::BinanceUsdm | Kind::Okx));
         let is_in_pieces = self.faults.batch > 0 || self.has_waiting();
-        if is_in_pieces || self.pieces_us.contains_key(&index) {
+        if self.has_own_times || is_in_pieces || self.own_us.contains_key(&index) {
             // Messages that a venue makes by the clock are not of one moment.
-            let last_us = self.pieces_us.entry(index).or_default();
+            let last_us = self.own_us.entry(index).or_default();
             step.time_us = step.time_us.max(*last_us + 1);
             *last_us = step.time_us;
+            if let Some(message) = self.symbols[index].messages.last_mut().filter(|_| !step.changes.is_empty()) {
+                message.time_us = step.time_us;
+            }
         }
         let mut open = Conn::ALL.into_iter().filter_map(|conn| self.sockets[conn].as_ref());
         let is_listening = open.any(|socket| socket.subscribed.values().any(|is_on| *is_on));
@@ -273,6 +300,11 @@ impl Venue {
         }
     }
 
+    /// The time of a whole book: not before the last change in it.
+    fn book_us(&self, index: usize) -> i64 {
+        self.own_us.get(&index).map_or(self.now_us, |last_us| self.now_us.max(*last_us))
+    }
+
     /// The messages of a step, each with its channel.
     fn frames(&self, index: usize, step: &Step, (wrong_id, wrong_checksum): (u64, bool)) -> Vec<(Channel, String)> {
         let symbol = &self.symbols[index];
@@ -289,7 +321,7 @@ impl Venue {
         for conn in Conn::ALL {
             let Some(socket) = &mut self.sockets[conn] else { continue };
             for (index, changes) in std::mem::take(&mut socket.waiting) {
-                let last_us = self.pieces_us.entry(index).or_default();
+                let last_us = self.own_us.entry(index).or_default();
                 *last_us += 1;
                 let step = Step { trades: 0..0, changes, previous_id: 0, first_id: 0, last_id: 0, time_us: *last_us };
                 for (channel, text) in self.frames(index, &step, (0, false)) {
@@ -330,6 +362,26 @@ impl Venue {
                 if channel == Channel::Book {
                     self.deliver(conn, index, channel, text);
                 }
+            }
+        }
+    }
+
+    /// Announces the end of connections, and ends those whose time has come.
+    pub fn restart(&mut self) {
+        for conn in Conn::ALL {
+            let Some(socket) = &mut self.sockets[conn] else { continue };
+            if socket.ends_us.is_some_and(|ends_us| ends_us <= self.now_us) {
+                self.sockets[conn] = None;
+            } else if self.faults.restart > 0 && socket.ends_us.is_none() && self.rng.chance(self.faults.restart) {
+                let notice = match self.kind {
+                    Kind::BinanceSpot | Kind::BinanceUsdm => binance::shutdown(self.now_us),
+                    Kind::Okx => okx::NOTICE.into(),
+                    Kind::Coinbase | Kind::Kraken => continue,
+                };
+                let (least, most) = self.faults.restart_ms;
+                let left_us = i64::try_from(self.rng.between(least, most)).unwrap_or(i64::MAX).saturating_mul(1_000);
+                socket.ends_us = Some(self.now_us.saturating_add(left_us));
+                socket.push(notice);
             }
         }
     }
@@ -476,8 +528,16 @@ impl Venue {
 
 impl Socket {
     fn push(&mut self, text: String) {
-        self.wire.push_back(text);
-        self.wire.extend(self.held.take());
+        if !self.is_closed {
+            self.wire.push_back(text);
+            self.wire.extend(self.held.take());
+        }
+    }
+
+    /// Whether the client has closed it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// Whether nothing comes any more.

@@ -53,6 +53,9 @@ pub(super) fn frames(symbol: &Symbol, step: &Step, wrong_id: u64) -> Vec<(Channe
     frames
 }
 
+/// What says that the connection is about to end.
+pub(super) const NOTICE: &str = r#"{"event":"notice","code":"64008","msg":"The connection will soon be closed for a service upgrade.","connId":"1"}"#;
+
 /// What says that a book lives, when nothing has changed.
 pub(super) fn keep_alive(symbol: &Symbol, now_us: i64) -> String {
     let ids = (symbol.update_id, symbol.update_id);

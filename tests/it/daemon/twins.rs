@@ -4,13 +4,17 @@
 
 use std::{
     collections::HashMap,
-    thread::sleep,
+    fs,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tapeway::loopback::Venue;
+use tokio_tungstenite::tungstenite;
 
 use super::world::{Finished, Setup, World};
 use crate::process::{Daemon, lanes};
@@ -83,6 +87,32 @@ fn a_venue_that_announces_its_restart_is_left_for_a_new_connection_without_a_gap
 }
 
 #[test]
+fn a_connection_that_is_replaced_is_read_to_its_end() {
+    let Some(world) = World::new(Setup { venues: vec![Venue::Coinbase], symbols: 1, ..Setup::default() }) else {
+        return;
+    };
+    let text = format!(
+        "enabled: true\nsymbols: [BTC-USD]\nchannels: [trades]\nws_url: ws://127.0.0.1:{}\nhttp_url: {}\n\
+         limits:\n  connects: 1_000\n  lifetime: 10s\n",
+        lagging(),
+        world.venues.http_url(Venue::Coinbase),
+    );
+    fs::write(world.venue_file(Venue::Coinbase), text).unwrap();
+    let mut daemon = world.start();
+    daemon.until("two connections were replaced", |status| {
+        lanes(status).iter().all(|lane| lane["reconnects"].as_u64() >= Some(2))
+    });
+    let metrics = daemon.metrics();
+    assert_eq!(metrics.sum("tapeway_reconnects_total", &["reason=\"lost\""]), 0.0);
+    assert_eq!(metrics.sum("tapeway_gaps_total", &[]), 0.0);
+    daemon.until_drained();
+    let trades = world.psql("SELECT trade_id FROM market_data.trades ORDER BY 1");
+    let trades: Vec<i64> = trades.lines().map(|id| id.parse().unwrap()).collect();
+    assert!(trades.len() >= 6 && trades.windows(2).all(|ids| ids[1] == ids[0] + 1), "{trades:?}");
+    daemon.stop();
+}
+
+#[test]
 fn a_twin_comes_and_goes_with_a_reload_and_a_killed_daemon_goes_on_with_both() {
     let Some(world) = World::new(Setup { symbols: 3, ..Setup::default() }) else { return };
     let mut daemon = world.start_recording();
@@ -126,6 +156,63 @@ fn a_twin_comes_and_goes_with_a_reload_and_a_killed_daemon_goes_on_with_both() {
     assert_eq!(ends, "8", "the end of both connections of each lane is journaled by the next start");
     let seconds = finished.psql("SELECT count(*) FROM audit.sessions WHERE detail LIKE 'connection 1: %'");
     assert!(seconds.parse::<u32>().unwrap() >= 16, "{seconds} opens and closes of second connections");
+}
+
+/// A venue whose connections lag: each brings a trade, and the two after that when it is told that it is closed. The next
+/// connection begins behind them. Gives its port.
+fn lagging() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for (nr, stream) in (0..).zip(listener.incoming()) {
+            // A connection ends as it ends.
+            thread::spawn(move || drop(lag(stream.unwrap(), nr * 3)));
+        }
+    });
+    port
+}
+
+fn lag(stream: TcpStream, before: i64) -> io::Result<()> {
+    const TEXT: u8 = 0x81;
+    const CLOSE: u8 = 0x88;
+    let mut stream = tungstenite::accept(stream).map_err(io::Error::other)?.get_ref().try_clone()?;
+    let put = |stream: &mut TcpStream, text: &str| {
+        let len = u16::try_from(text.len()).unwrap().to_be_bytes();
+        stream.write_all(&[&[TEXT, 126], &len[..], text.as_bytes()].concat())
+    };
+    let trade = |kind: &str, id: i64| {
+        format!(
+            "{{\"type\":\"{kind}\",\"trade_id\":{id},\"side\":\"buy\",\"size\":\"1\",\"price\":\"100\",\
+             \"product_id\":\"BTC-USD\",\"sequence\":{id},\"time\":\"2026-01-01T00:00:00.{id:06}Z\"}}"
+        )
+    };
+    loop {
+        let mut head = [0; 2];
+        stream.read_exact(&mut head)?;
+        let mut len = [0; 2];
+        if head[1] & 0x7F == 126 {
+            stream.read_exact(&mut len)?;
+        } else {
+            len[1] = head[1] & 0x7F;
+        }
+        let mut rest = vec![0; usize::from(u16::from_be_bytes(len)) + 4]; // And a mask.
+        stream.read_exact(&mut rest)?;
+        match head[0] {
+            TEXT => {
+                put(
+                    &mut stream,
+                    r#"{"type":"subscriptions","channels":[{"name":"matches","product_ids":["BTC-USD"]}]}"#,
+                )?;
+                put(&mut stream, &trade("last_match", before + 1))?;
+            }
+            CLOSE => {
+                put(&mut stream, &trade("match", before + 2))?;
+                put(&mut stream, &trade("match", before + 3))?;
+                return stream.write_all(&[CLOSE, 0]);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What may have ended the recording.

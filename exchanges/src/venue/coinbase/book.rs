@@ -47,7 +47,7 @@ impl BookState {
             return None;
         }
         let levels = &out.events.levels[mark..];
-        match self.twins.offer(via, time, None, levels) {
+        match self.twins.offer((via, at.received), time, (None, None), levels) {
             Verdict::Emit(before) if before.is_empty() => self.take(symbol, time, mark, out),
             Verdict::Emit(mut messages) => {
                 out.repeats.filled += 1;
@@ -89,7 +89,7 @@ impl BookState {
         out: &mut Outbox,
     ) {
         if self.inband.is_live() && via.others().iter().any(|other| self.twins.is_in_step(other)) {
-            self.twins.on_snapshot(via.conn, at.received, None);
+            self.twins.on_snapshot(via.conn, at.received, time, (None, None));
             out.drop_levels(mark);
             return;
         }
@@ -149,8 +149,8 @@ impl BookState {
     }
 
     /// Whether the book would go on if this connection were the only one.
-    pub(super) fn can_go_on(&self, conn: Conn) -> bool {
-        !self.inband.has_delivered() || self.twins.can_go_on(conn)
+    pub(super) fn can_go_on(&self, conn: Conn, now: Nanos) -> bool {
+        !self.inband.has_delivered() || self.twins.can_go_on(conn, now, None)
     }
 
     fn take_all(&mut self, messages: Vec<Message>, received: Nanos, symbol: SymbolIx, out: &mut Outbox) {

@@ -76,7 +76,7 @@ impl BookState {
             return self.broken(is_right, head.symbol, via.conn, out);
         }
         let levels = &out.events.levels[mark..];
-        match self.twins.offer(via, head.time, head.checksum, levels) {
+        match self.twins.offer((via, head.at.received), head.time, (self.emitted, head.checksum), levels) {
             Verdict::Emit(before) if before.is_empty() && via.others().is_empty() => {
                 let is_right = self.take(head, mark, checksum, out);
                 self.broken(is_right, head.symbol, via.conn, out)
@@ -160,8 +160,8 @@ impl BookState {
     }
 
     /// Whether the book would go on if this connection were the only one.
-    pub(super) fn can_go_on(&self, conn: Conn) -> bool {
-        !self.inband.has_delivered() || self.twins.can_go_on(conn)
+    pub(super) fn can_go_on(&self, conn: Conn, now: Nanos) -> bool {
+        !self.inband.has_delivered() || self.twins.can_go_on(conn, now, self.emitted)
     }
 
     fn on_snapshot(
@@ -175,7 +175,7 @@ impl BookState {
     ) -> Option<Conn> {
         let Head { at, symbol, time, checksum: expected, .. } = head;
         if self.inband.is_live() && via.others().iter().any(|other| self.twins.is_in_step(other)) {
-            self.twins.on_snapshot(via.conn, at.received, expected);
+            self.twins.on_snapshot(via.conn, at.received, head.time, (self.emitted, expected));
             out.drop_levels(mark);
             return None;
         }
@@ -226,7 +226,7 @@ impl BookState {
                 out.finish_book(mark, head.symbol, Role::Delta, None, message.checksum.map(|_| true));
                 continue;
             }
-            let Some(instead) = self.twins.distrust(via, message) else {
+            let Some(instead) = self.twins.distrust(via, head.at.received, message) else {
                 let is_right = self.emit_wrong(head, mark, out);
                 return self.broken(is_right, head.symbol, via.conn, out);
             };

@@ -285,9 +285,9 @@ impl Adapter for Kraken {
         self.lane.conns.open()
     }
 
-    fn is_ready(&self, conn: Conn) -> bool {
+    fn is_ready(&self, conn: Conn, now: Nanos) -> bool {
         let is_answered = self.subscriptions[conn].is_answered();
-        is_answered && self.lane.markets.iter().all(|(_, market)| market.book.can_go_on(conn))
+        is_answered && self.lane.markets.iter().all(|(_, market)| market.book.can_go_on(conn, now))
     }
 }
 

@@ -43,8 +43,18 @@ pub(in crate::venue) struct BookState {
     chain: Chain,
     #[serde(default)]
     places: Places,
+    /// Where the chain ended with a connection, while the one that is left may be behind that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<Ended>,
     /// The book, while its checksums come.
     book: Option<Spelled>,
+}
+
+/// The last message of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Ended {
+    seq: i64,
+    time: Micros,
 }
 
 /// What an input of one instrument's book is taken in with.
@@ -107,6 +117,10 @@ impl BookState {
                 return Ok(None);
             }
         }
+        if self.is_before_the_end(ids, head) {
+            intake.out.repeats.dropped += 1;
+            return Ok(None);
+        }
         let Some(ids) = ids else {
             self.places.lead(conn, &mut self.chain);
             let mark = levels.push(self.rows(None, head, Step::First, intake), intake.out)?;
@@ -143,9 +157,11 @@ impl BookState {
             return asked.or_else(|| left.iter().next().filter(|_| is_waiting));
         }
         let last = self.chain.last().map(|last| self.places.seq(last));
+        let ended = last.zip(self.inband.time()).map(|(seq, time)| Ended { seq, time });
         self.inband.on_close(intake.symbol, last, cause, intake.out);
         self.begin();
         let other = left.iter().next()?;
+        self.ended = ended;
         self.places.lead(other, &mut self.chain);
         Some(other)
     }
@@ -182,8 +198,13 @@ impl BookState {
             self.chain.forget(conn);
             return self.join(intake);
         }
+        if self.is_outrun(seq, head) {
+            intake.out.repeats.dropped += 1;
+            return Ok(if self.inband.is_live() { None } else { Some(conn) });
+        }
         let rows = LevelHead::new(intake.received, intake.symbol, seq, head.time, Flags::SNAPSHOT);
         let mark = levels.push(rows, intake.out)?;
+        self.ended = None;
         let skipped = self.skipped(seq);
         match seq {
             Some(seq) => self.places.restart(conn, seq, &mut self.chain),
@@ -218,6 +239,14 @@ impl BookState {
             (None, Some(_)) => false,
             (_, None) => true,
         }
+    }
+
+    /// Whether a snapshot is of before the last message emitted, by id and by time: the other connection, which has ended,
+    /// was ahead. What came between would be emitted twice.
+    fn is_outrun(&self, seq: Option<i64>, head: Head) -> bool {
+        let last = self.chain.last().map(|last| self.places.seq(last)).zip(self.inband.time());
+        let last = last.or(self.ended.map(|ended| (ended.seq, ended.time)));
+        last.zip(seq.zip(head.time)).is_some_and(|((last, then), (seq, time))| seq < last && time <= then)
     }
 
     /// The ids between the chain's end and a snapshot that goes on in its numbering: nobody sent what they were, while
@@ -419,7 +448,19 @@ impl BookState {
     fn begin(&mut self) {
         self.chain = Chain::default();
         self.places = Places::default();
+        self.ended = None;
         self.book = None;
+    }
+
+    /// Whether an update is from before the end of a chain, by id and by time: what a numbering that has begun anew brings
+    /// is later.
+    fn is_before_the_end(&mut self, ids: Option<(i64, i64)>, head: Head) -> bool {
+        let Some(ended) = self.ended else { return false };
+        let is_before = ids.is_some_and(|(id, _)| id <= ended.seq) && head.time.is_some_and(|time| time <= ended.time);
+        if !is_before {
+            self.ended = None;
+        }
+        is_before
     }
 
     fn others_in_step(&self, conn: Conn, intake: &Intake<'_>) -> Conns {
