@@ -21,8 +21,9 @@
 //!                                       nobody knows what lies between: a gap
 //! ```
 //!
-//! A snapshot beside another connection is the book when both have the same checksum. Where there are none it is when a
-//! second has brought nothing by either connection, but what is from before the snapshot by the other.
+//! A snapshot beside another connection is the book when that other delivers the first message of a later time, or has
+//! delivered anything else of a second later, and no message that is not in it. When the other ends it also is when both have the same checksum or, where there are none, if a
+//! second has brought no such message.
 //!
 //! Venues may batch differently for each connection. Then nothing is found again, the connection is never in step, and
 //! the stream is as if it were alone. All of this changes by journaled input only, and all of it is saved.
@@ -84,9 +85,9 @@ struct Snapshot {
 impl Snapshot {
     /// Whether a message of this time, after which the book emitted has this checksum, is in it, with all before.
     fn has(&self, time: Option<Micros>, checksum: Option<u32>) -> bool {
-        match (self.checksum, checksum) {
-            (Some(own), Some(emitted)) => own == emitted,
-            (None, _) | (_, None) => time.is_some() && time <= self.time,
+        match (self.time, time) {
+            (Some(own), Some(time)) => time <= own,
+            (None, _) | (_, None) => self.checksum.is_some() && self.checksum == checksum,
         }
     }
 }
@@ -144,6 +145,10 @@ impl Aligned {
         self.remember(key(time, checksum, levels), time);
     }
 
+    fn remember_all(&mut self, messages: &[Message]) {
+        messages.iter().for_each(|message| self.remember(message.key, message.time));
+    }
+
     fn remember(&mut self, key: u64, time: Option<Micros>) {
         if self.recent.len() >= RECENT_MAX {
             self.recent.pop_front();
@@ -167,7 +172,10 @@ impl Aligned {
     ) {
         let snapshot = Snapshot { received, time, checksum };
         let mut due = std::mem::take(&mut self.copies[conn].due);
-        due.iter_mut().for_each(|due| due.is_old |= snapshot.has(due.time, before));
+        for due in &mut due {
+            // Its server may be behind, and bring what was emitted before it was opened.
+            due.is_old = (due.is_old && time.is_none()) || snapshot.has(due.time, before);
+        }
         self.copies[conn] = Copy { due, snapshot: Some(snapshot), ..Copy::default() };
     }
 
@@ -185,7 +193,7 @@ impl Aligned {
         (before, checksum): (Option<u32>, Option<u32>),
         levels: &[Level],
     ) -> Verdict {
-        self.look(received, before);
+        self.copies[via.conn.other()].settle(time, before);
         let key = key(time, checksum, levels);
         let own = &mut self.copies[via.conn];
         if own.last.replace(key) == Some(key) {
@@ -207,6 +215,7 @@ impl Aligned {
         let is_next = own.is_in_step && own.due.is_empty() && own.queue.is_empty();
         if !is_alone && !is_next {
             if let Some(before) = self.meet(via.conn, key) {
+                self.remember_all(&before);
                 self.remember(key, time);
                 return Verdict::Emit(before);
             }
@@ -214,12 +223,13 @@ impl Aligned {
             return if self.is_lost(via.conn) { Verdict::Lost } else { Verdict::Wait };
         }
         own.due.clear();
-        self.remember(key, time);
         let mut before = Vec::new();
         for other in via.others().iter() {
             let prices = || levels.iter().map(|level| (level.side, level.price)).collect();
             before = self.copies[other].on_emitted(key, (time, checksum), received, prices);
         }
+        self.remember_all(&before);
+        self.remember(key, time);
         Verdict::Emit(before)
     }
 
@@ -283,20 +293,23 @@ impl Aligned {
         Some(gone_on)
     }
 
-    /// Finds out which connections are in step, when what comes now comes at `received`.
-    fn look(&mut self, received: Nanos, checksum: Option<u32>) {
-        for (_, copy) in self.copies.iter_mut() {
-            copy.is_in_step = copy.can_go_on(received, checksum);
+    /// A connection has delivered something of this time: everything of before it has come. The other is in step when its
+    /// snapshot is older by more than messages are apart, and nothing has come that is not in it.
+    pub(crate) fn heard(&mut self, conn: Conn, time: Micros) {
+        let copy = &mut self.copies[conn.other()];
+        if let (false, Some(Snapshot { time: Some(own), checksum: None, .. })) = (copy.is_in_step, copy.snapshot) {
+            copy.is_in_step = time.0.saturating_sub(own.0) >= SILENCE_MIN_US && copy.is_silent();
         }
     }
 
     /// A connection ended, with rows emitted that make a book of this checksum. Gives what the other goes on with; `None`
     /// when it is not in step, or there is none.
     pub(crate) fn on_close(&mut self, via: Via, received: Nanos, checksum: Option<u32>) -> Option<Vec<Message>> {
-        self.look(received, checksum);
         self.copies[via.conn] = Copy::default();
         let other = via.others().iter().next()?;
-        self.copies[other].is_in_step.then(|| self.go_on(other))
+        let copy = &mut self.copies[other];
+        copy.is_in_step = copy.can_go_on(received, checksum);
+        copy.is_in_step.then(|| self.go_on(other))
     }
 
     /// Whether a connection could go on alone at `now`; the book emitted has this checksum.
@@ -317,8 +330,9 @@ impl Aligned {
         let newest = copy.due.back().and_then(|due| due.time);
         let is_newer = |message: &Message| newest.is_none() || message.time > newest;
         let at = copy.queue.iter().position(is_newer).unwrap_or(copy.queue.len());
-        let newer = copy.queue.split_off(at);
+        let newer = Vec::from(copy.queue.split_off(at));
         let mut messages = self.late(conn);
+        self.remember_all(&newer);
         if !newer.is_empty() {
             self.copies[conn].due.clear();
         }
@@ -336,19 +350,36 @@ impl Aligned {
             message.checksum = None; // It was of the book as it was then.
         }
         late.retain(|message| !message.levels.is_empty());
+        self.remember_all(&late);
         late
     }
 }
 
 impl Copy {
-    /// Whether it is in step, or its snapshot is the book emitted, since nothing has come that is not in it: a book of
-    /// this checksum or, where there are none, one that has long been so.
+    /// The other connection delivers a message of this time, with a book of this checksum before it. When that is the first
+    /// that is not in the snapshot, this connection goes on from the same place.
+    fn settle(&mut self, time: Option<Micros>, before: Option<u32>) {
+        if let (false, Some(snapshot)) = (self.is_in_step, self.snapshot) {
+            let is_later = snapshot.time.is_some() && time > snapshot.time;
+            let is_book = snapshot.checksum.zip(before).is_none_or(|(own, emitted)| own == emitted);
+            self.is_in_step = is_later && is_book && self.due.iter().all(|due| due.is_old);
+        }
+    }
+
+    /// Whether its snapshot has the checksum of the book emitted, and all of that is in it: what is queued is news.
+    fn has_met(&self, checksum: Option<u32>) -> bool {
+        let own = self.snapshot.and_then(|snapshot| snapshot.checksum);
+        own.is_some() && own == checksum && self.due.iter().all(|due| due.is_old)
+    }
+
+    /// Whether it is in step, or its snapshot is the book emitted: by their checksums, or, where there are none, because
+    /// nothing has come for long that is not in it.
     fn can_go_on(&self, now: Nanos, checksum: Option<u32>) -> bool {
-        let is_book = |snapshot: Snapshot| match (snapshot.checksum, checksum) {
-            (Some(own), Some(emitted)) => own == emitted,
-            (None, _) | (_, None) => now.since(snapshot.received) >= SILENCE_MIN,
+        let has_long_been = |snapshot: Snapshot| {
+            let is_known = snapshot.checksum.is_some() && checksum.is_some();
+            !is_known && now.since(snapshot.received) >= SILENCE_MIN
         };
-        self.is_in_step || (self.snapshot.is_some_and(is_book) && self.is_silent())
+        self.is_in_step || self.has_met(checksum) || (self.snapshot.is_some_and(has_long_been) && self.is_silent())
     }
 
     /// Nothing has come by it or by the other since it was opened, but its snapshot.
@@ -416,7 +447,9 @@ const QUEUE_MAX: usize = 1_024;
 /// Messages of one book that both connections may have queued without one in common.
 const APART_MAX: usize = 64;
 /// A book without checksums of which neither connection brought anything for this long after a snapshot is that snapshot.
-const SILENCE_MIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// Book messages come in batches, and so later than other messages of their time: batches are shorter.
+const SILENCE_MIN: std::time::Duration = std::time::Duration::from_micros(SILENCE_MIN_US.cast_unsigned());
+const SILENCE_MIN_US: i64 = 1_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -449,12 +482,14 @@ mod tests {
     }
 
     #[test]
-    fn a_second_of_silence_after_a_snapshot_puts_its_connection_in_step() {
-        let mut early = aligned(None, None);
-        assert_eq!(offer(&mut early, NEW, 999, 7, None), Verdict::Wait);
-        let mut late = aligned(None, None);
-        assert_eq!(offer(&mut late, NEW, 1_000, 7, None), Verdict::Emit(vec![]));
-        assert_eq!(offer(&mut late, OLD, 1_001, 7, None), Verdict::Drop(vec![]));
+    fn a_connection_is_in_step_when_the_other_has_come_to_a_second_after_its_snapshot() {
+        let mut early = aligned(Some(5), None);
+        early.heard(OLD, Micros(1_000_004));
+        assert_eq!(offer(&mut early, NEW, 9_000, 7, None), Verdict::Wait, "the other may be behind");
+        let mut late = aligned(Some(5), None);
+        late.heard(OLD, Micros(1_000_005));
+        assert_eq!(offer(&mut late, NEW, 10, 7, None), Verdict::Emit(vec![]));
+        assert_eq!(offer(&mut late, OLD, 11, 7, None), Verdict::Drop(vec![]));
     }
 
     #[test]
@@ -464,10 +499,10 @@ mod tests {
         assert_eq!(offer(&mut aligned, OLD, 500, 5, None), Verdict::Emit(vec![]));
         assert!(!aligned.can_go_on(NEW, at(1_499), None));
         assert!(aligned.can_go_on(NEW, at(1_500), None));
-        assert_eq!(offer(&mut aligned, OLD, 1_499, 6, None), Verdict::Emit(vec![]));
-        assert!(!aligned.can_go_on(NEW, at(9_000), None), "it has not brought the last one");
-        assert_eq!(offer(&mut aligned, NEW, 9_000, 6, None), Verdict::Drop(vec![]));
-        assert!(aligned.can_go_on(NEW, at(9_000), None));
+        assert_eq!(offer(&mut aligned, OLD, 501, 6, None), Verdict::Emit(vec![]));
+        assert!(aligned.can_go_on(NEW, at(501), None), "the first that is not in the snapshot is the first of both");
+        assert_eq!(offer(&mut aligned, NEW, 502, 6, None), Verdict::Drop(vec![]));
+        assert_eq!(offer(&mut aligned, NEW, 503, 7, None), Verdict::Emit(vec![]));
     }
 
     #[test]

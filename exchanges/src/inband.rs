@@ -84,6 +84,11 @@ impl Inband {
         self.has_delivered = false;
     }
 
+    /// Whether a snapshot of this time is of before the last message, which another connection brought.
+    pub(crate) fn is_past(&self, time: Option<Micros>) -> bool {
+        time.is_some() && time < self.time
+    }
+
     /// Time of the last message.
     pub(crate) fn time(&self) -> Option<Micros> {
         self.time

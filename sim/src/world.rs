@@ -161,7 +161,9 @@ impl World {
         for (index, LaneSetup { kind, symbols, .. }) in (0u64..).zip(&scenario.lanes) {
             let mut venue = Venue::new(*kind, *symbols, Rng::new(seed, 10 + index));
             venue.faults = scenario.feed;
-            venue.has_own_times = mix == Mix::Handover;
+            venue.has_own_times = matches!(mix, Mix::Restarts | Mix::Handover);
+            venue.is_sound = mix == Mix::Handover;
+            venue.sends_twice = scenario.feed.duplicate > 0 || scenario.feed.swap > 0;
             venues.push(venue);
             oracles.push(LaneOracle::new(&format!("{}.{index}", kind.name()), kind.spec()));
         }

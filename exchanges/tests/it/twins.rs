@@ -412,7 +412,7 @@ proptest! {
         seed in any::<u64>(),
         order in orders(),
         lag in 1usize..12,
-        lost in prop::collection::vec((10usize..200, any::<bool>(), any::<bool>()), 1..25),
+        lost in prop::collection::vec((20usize..200, any::<bool>(), any::<bool>()), 1..25),
     ) {
         let steps = market(seed, STEPS);
         let mut both = [Delivery::default(), Delivery::default()];
@@ -448,7 +448,8 @@ proptest! {
         seed in any::<u64>(),
         order in orders(),
         lag in 1usize..12,
-        torn in prop::collection::vec((10usize..180, any::<bool>()), 1..12),
+        // By then both have delivered something.
+        torn in prop::collection::vec((20usize..180, any::<bool>()), 1..12),
         is_of_one in any::<bool>(),
     ) {
         let steps = market(seed, STEPS);

@@ -215,7 +215,8 @@ impl LaneOracle {
                             self.name, first.id, symbol.name
                         ));
                     }
-                    message.iter().for_each(|row| *times.entry(row.time).or_default() += 1);
+                    let whole = message.iter().filter(|row| row.flags & AFTER_GAP == 0);
+                    whole.for_each(|row| *times.entry(row.time).or_default() += 1);
                     message.iter().for_each(|row| put(&mut book, row));
                     run.extend(message);
                 }
@@ -230,14 +231,16 @@ impl LaneOracle {
             }
         }
         let is_by_time = venue.has_own_times && matches!(venue.kind, venue::Kind::Coinbase | venue::Kind::Kraken);
-        if is_by_time {
+        if is_by_time && !venue.sends_twice {
             let made = symbol.messages.iter().map(|message| (message.time_us, message.levels));
             let since = times.first_key_value().map_or(i64::MAX, |(time, _)| *time);
             let made: BTreeMap<_, _> = made.filter(|(time, _)| *time >= since).collect();
             let all: BTreeSet<_> = made.keys().chain(times.keys()).collect();
             // Levels of the first ones may be left out: a snapshot had newer ones.
-            let (least, most) =
-                (|time| usize::from(made.contains_key(time)), |time| made.get(time).copied().unwrap_or(0));
+            let (least, most) = (
+                |time| usize::from(venue.is_sound && made.contains_key(time)),
+                |time| made.get(time).copied().unwrap_or(0),
+            );
             let count = |time| times.get(time).copied().unwrap_or(0);
             let differs = all.into_iter().find(|time| !(least(*time)..=most(*time)).contains(&count(*time)));
             if let Some(time) = differs {
@@ -281,5 +284,7 @@ fn put(book: &mut [BTreeMap<i128, i128>; 2], row: &Row) {
     }
 }
 
+/// `AFTER_GAP` in the `flags` column.
+const AFTER_GAP: i16 = 8;
 /// `SNAPSHOT` in the `flags` column.
 const SNAPSHOT: i16 = 2;

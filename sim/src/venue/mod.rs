@@ -110,6 +110,10 @@ pub struct Venue {
     pub opened: u64,
     /// Whether every book message of an instrument is of a time of its own.
     pub has_own_times: bool,
+    /// Whether it sends everything that happens.
+    pub is_sound: bool,
+    /// Whether it sends something twice on one connection, or not in order.
+    pub sends_twice: bool,
     /// Time of the last book message, where each has its own.
     own_us: BTreeMap<usize, i64>,
     /// Rows of an answer at most.
@@ -194,6 +198,8 @@ impl Venue {
             left_out: BTreeSet::new(),
             opened: 0,
             has_own_times: false,
+            is_sound: false,
+            sends_twice: false,
             own_us: BTreeMap::new(),
             page_max,
             rng,

@@ -22,6 +22,9 @@ pub(super) struct BookState {
     inband: Inband,
     #[serde(default)]
     twins: Aligned,
+    /// A connection has ended that may have been ahead of the one that is left.
+    #[serde(default)]
+    is_outrun: bool,
 }
 
 impl BookState {
@@ -78,7 +81,13 @@ impl BookState {
         self.twins.on_open(conn);
     }
 
-    /// Takes in a snapshot whose levels were pushed since `mark`.
+    /// A connection has come to this time.
+    pub(super) fn on_heartbeat(&mut self, via: Via, time: Micros) {
+        self.twins.heard(via.conn, time);
+    }
+
+    /// Takes in a snapshot whose levels were pushed since `mark`. Gives the connection that is to be asked for another one, if
+    /// this is of before what was emitted.
     pub(super) fn on_snapshot(
         &mut self,
         at: At,
@@ -87,15 +96,21 @@ impl BookState {
         time: Option<Micros>,
         mark: usize,
         out: &mut Outbox,
-    ) {
+    ) -> Option<Conn> {
         if self.inband.is_live() && via.others().iter().any(|other| self.twins.is_in_step(other)) {
             self.twins.on_snapshot(via.conn, at.received, time, (None, None));
             out.drop_levels(mark);
-            return;
+            return None;
         }
+        if self.inband.is_past(time) && (self.is_outrun || !via.others().is_empty()) {
+            out.drop_levels(mark);
+            return Some(via.conn); // What came between would be emitted twice.
+        }
+        self.is_outrun = false;
         self.twins.restart(via.conn);
         self.inband.on_snapshot(symbol, None, time, at.received.micros(), out);
         out.finish_book(mark, symbol, Role::Snapshot { keeps_from: None, depth: None }, None, None);
+        None
     }
 
     /// Something of this book's may have been lost on a connection. Gives the connection that is to be asked for a new
@@ -127,8 +142,10 @@ impl BookState {
         let Some(other) = via.others().iter().next() else {
             self.inband.on_close(symbol, None, cause, out);
             self.twins = Aligned::default();
+            self.is_outrun = false;
             return None;
         };
+        self.is_outrun = true;
         match gone_on {
             Some(messages) => self.take_all(messages, received, symbol, out),
             None if was_source && self.inband.has_delivered() => {

@@ -214,17 +214,20 @@ impl Adapter for Coinbase {
             }
             Message::Heartbeat { product, time, last_trade_id } => {
                 let symbol = out.symbols.intern(product)?;
+                let market = lane.markets.entry(symbol);
+                market.book.on_heartbeat(via, time);
                 if let Some(last) = last_trade_id {
-                    let trades = &mut lane.markets.entry(symbol).trades;
-                    trades.expect(out, symbol, via, last, time);
-                    healing.heal(symbol, trades);
+                    market.trades.expect(out, symbol, via, last, time);
+                    healing.heal(symbol, &market.trades);
                 }
                 Ok(())
             }
             Message::Snapshot { product, time, bids, asks } => {
                 let symbol = out.symbols.intern(product)?;
                 subscriptions.delivered(Channel::Book, symbol, at.received);
-                lane.markets.entry(symbol).on_snapshot(at, via, symbol, time, (bids, asks), out)
+                let conn = lane.markets.entry(symbol).on_snapshot(at, via, symbol, time, (bids, asks), out)?;
+                lost = conn.map(|conn| (conn, symbol));
+                Ok(())
             }
             Message::Subscriptions(channels) => {
                 subscribe::listed(channels, &out.symbols, subscriptions);
@@ -354,7 +357,7 @@ impl Market {
         venue_time: Option<Micros>,
         (bids, asks): (Option<View<'_, '_>>, Option<View<'_, '_>>),
         out: &mut Outbox,
-    ) -> Result<(), FrameError> {
+    ) -> Result<Option<Conn>, FrameError> {
         let head = LevelHead::new(at.received, symbol, None, venue_time, Flags::SNAPSHOT);
         let mark = out.level_mark();
         let pushed = head.push_pairs(Side::Buy, "bids", bids, out);
@@ -362,7 +365,6 @@ impl Market {
             out.drop_levels(mark);
             return Err(error);
         }
-        self.book.on_snapshot(at, via, symbol, venue_time, mark, out);
-        Ok(())
+        Ok(self.book.on_snapshot(at, via, symbol, venue_time, mark, out))
     }
 }

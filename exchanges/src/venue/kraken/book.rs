@@ -34,6 +34,9 @@ pub(super) struct BookState {
     /// Checksum of the last message emitted.
     #[serde(default)]
     emitted: Option<u32>,
+    /// A connection has ended that may have been ahead of the one that is left.
+    #[serde(default)]
+    is_outrun: bool,
     /// The book before a message that may have to be taken back.
     #[serde(skip)]
     before: Spelled,
@@ -140,6 +143,7 @@ impl BookState {
             self.on_change(symbol, cause, out);
             return None;
         };
+        self.is_outrun = true;
         let asked = match gone_on {
             Some(messages) => {
                 let via = Via { conn: other, ..via };
@@ -179,6 +183,11 @@ impl BookState {
             out.drop_levels(mark);
             return None;
         }
+        if self.inband.is_past(head.time) && (self.is_outrun || !via.others().is_empty()) {
+            out.drop_levels(mark);
+            return Some(via.conn); // What came between would be emitted twice.
+        }
+        self.is_outrun = false;
         self.twins.restart(via.conn);
         self.book.clear();
         let levels = &out.events.levels[mark..];
@@ -307,6 +316,7 @@ impl BookState {
         self.book.clear();
         self.depth = None;
         self.emitted = None;
+        self.is_outrun = false;
         self.twins = Aligned::default();
     }
 
