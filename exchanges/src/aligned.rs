@@ -46,6 +46,9 @@ pub(crate) struct Aligned {
     /// The last messages emitted, oldest first: a connection opened later may still deliver them, from a server of the
     /// venue's that is behind.
     recent: VecDeque<(u64, Option<Micros>)>,
+    /// Time of the snapshot that the rows go on from.
+    #[serde(default)]
+    base: Option<Micros>,
 }
 
 /// One connection's part.
@@ -125,8 +128,9 @@ pub(crate) enum Verdict {
 }
 
 impl Aligned {
-    /// A snapshot of this connection was emitted: rows go on from here.
-    pub(crate) fn restart(&mut self, conn: Conn) {
+    /// Rows go on from here, by this connection; from a snapshot of this time, if it was emitted.
+    pub(crate) fn restart(&mut self, conn: Conn, base: Option<Micros>) {
+        self.base = base;
         self.copies = PerConn::default();
         self.recent.clear();
         self.copies[conn].is_in_step = true;
@@ -176,7 +180,9 @@ impl Aligned {
             // Its server may be behind, and bring what was emitted before it was opened.
             due.is_old = (due.is_old && time.is_none()) || snapshot.has(due.time, before);
         }
-        self.copies[conn] = Copy { due, snapshot: Some(snapshot), ..Copy::default() };
+        // One that is older than that of the other connection is of a server that is behind.
+        let is_behind = time.is_some() && time < self.base;
+        self.copies[conn] = Copy { due, snapshot: (!is_behind).then_some(snapshot), ..Copy::default() };
     }
 
     /// Whether this message has nothing to wait for: there is no other connection, and never was.
@@ -466,7 +472,7 @@ mod tests {
     /// A book that one connection brings, and another that has begun with a snapshot of this time and checksum.
     fn aligned(time: Option<i64>, checksum: Option<u32>) -> Aligned {
         let mut aligned = Aligned::default();
-        aligned.restart(OLD);
+        aligned.restart(OLD, None);
         aligned.on_open(NEW);
         aligned.on_snapshot(NEW, at(0), time.map(Micros), (None, checksum));
         aligned

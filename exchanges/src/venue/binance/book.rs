@@ -86,6 +86,13 @@ impl BookState {
     ) -> Result<Next, FrameError> {
         let DepthWire { first_id, last_id, .. } = *delta;
         let previous = flavor.previous_id(delta)?;
+        if let (None, Some(snapshot), false) = (self.chain.last(), self.live, via.others().is_empty())
+            && previous > snapshot
+        {
+            // What joins the snapshot may come by the other connection.
+            self.chain.advance(snapshot);
+            (self.run_from, self.run_since) = (Some(snapshot), self.time);
+        }
         let step = self.step(via.conn, flavor, (previous, first_id, last_id));
         if step == Step::Stale {
             out.repeats.dropped += 1;

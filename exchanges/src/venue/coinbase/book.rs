@@ -69,7 +69,7 @@ impl BookState {
             Verdict::Lost => {
                 out.drop_levels(mark);
                 self.inband.on_loss(symbol, Cause::Sequence, out);
-                self.twins.restart(via.conn);
+                self.twins.restart(via.conn, None);
                 return Some(via.conn);
             }
         }
@@ -107,7 +107,7 @@ impl BookState {
             return Some(via.conn); // What came between would be emitted twice.
         }
         self.is_outrun = false;
-        self.twins.restart(via.conn);
+        self.twins.restart(via.conn, time);
         self.inband.on_snapshot(symbol, None, time, at.received.micros(), out);
         out.finish_book(mark, symbol, Role::Snapshot { keeps_from: None, depth: None }, None, None);
         None
@@ -124,7 +124,7 @@ impl BookState {
             return None;
         }
         self.inband.on_loss(symbol, Cause::Undecodable, out);
-        self.twins.restart(via.conn);
+        self.twins.restart(via.conn, None);
         Some(via.conn)
     }
 
@@ -150,7 +150,7 @@ impl BookState {
             Some(messages) => self.take_all(messages, received, symbol, out),
             None if was_source && self.inband.has_delivered() => {
                 self.inband.on_close(symbol, None, cause, out);
-                self.twins.restart(other);
+                self.twins.restart(other, None);
                 return Some(other);
             }
             None => {}

@@ -102,7 +102,7 @@ impl BookState {
             Verdict::Lost => {
                 out.drop_levels(mark);
                 self.on_loss(head.symbol, Cause::Sequence, out);
-                self.twins.restart(via.conn);
+                self.twins.restart(via.conn, None);
                 Some(via.conn)
             }
         }
@@ -124,7 +124,7 @@ impl BookState {
             return None;
         }
         self.on_loss(symbol, Cause::Undecodable, out);
-        self.twins.restart(via.conn);
+        self.twins.restart(via.conn, None);
         Some(via.conn)
     }
 
@@ -154,7 +154,7 @@ impl BookState {
             None if was_source && self.inband.has_delivered() => {
                 self.inband.on_close(symbol, None, cause, out);
                 self.book.clear();
-                self.twins.restart(other);
+                self.twins.restart(other, None);
                 Some(other)
             }
             None => None,
@@ -188,7 +188,7 @@ impl BookState {
             return Some(via.conn); // What came between would be emitted twice.
         }
         self.is_outrun = false;
-        self.twins.restart(via.conn);
+        self.twins.restart(via.conn, head.time);
         self.book.clear();
         let levels = &out.events.levels[mark..];
         let depth = *self.depth.get_or_insert_with(|| planned_depth.unwrap_or_else(|| depth_of(levels.len())));
@@ -296,7 +296,7 @@ impl BookState {
             return None;
         }
         self.on_loss(symbol, Cause::Checksum, out);
-        self.twins.restart(conn);
+        self.twins.restart(conn, None);
         Some(conn)
     }
 
