@@ -391,6 +391,11 @@ impl Session {
         }
         with.venue.sockets[conn] = None;
         self.slots[conn] = Slot::Idle;
+        if let Slot::Open(Open { retiring: Some(retiring), .. }) = &mut self.slots[conn.other()]
+            && !retiring.is_closing
+        {
+            retiring.deadline_ms = with.now_ms + HANDOVER_MAX_MS; // Its successor begins now, or begins anew.
+        }
         let wait = if with.is_calm { 100 } else { with.rng.between(1, 3_000) };
         let staying = Conn::ALL.into_iter().filter(|conn| self.is_staying(*conn)).count();
         if staying < self.setup.redundancy {

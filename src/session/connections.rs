@@ -153,6 +153,10 @@ impl Session {
     pub(super) fn end(&mut self, conn: Conn, reason: &CloseReason) -> Result<(), journal::Error> {
         let Some(link) = self.slots[conn.index()].take(reason.kind) else { return Ok(()) };
         tokio::spawn(link.close());
+        let other = self.slots[conn.other().index()].link().and_then(|other| other.retiring.as_mut());
+        if let Some(Retiring { is_closing: false, deadline, .. }) = other {
+            *deadline = Instant::now() + HANDOVER_MAX; // Its successor begins now, or begins anew.
+        }
         self.closed(conn, reason)?;
         self.arrange();
         Ok(())
