@@ -26,6 +26,9 @@ pub(crate) struct Inband {
     has_delivered: bool,
     /// Time of the last message.
     time: Option<Micros>,
+    /// Time of the last one that belongs to a whole book.
+    #[serde(default)]
+    whole: Option<Micros>,
     gaps: OpenGaps,
 }
 
@@ -39,8 +42,8 @@ impl Inband {
         received: Micros,
         out: &mut Outbox,
     ) {
-        self.on_update(time);
         self.is_live = true;
+        self.on_update(time);
         self.gaps.resynced(out, symbol, Resync { id, before_run: None, until: time.or(Some(received)) });
     }
 
@@ -48,6 +51,9 @@ impl Inband {
     pub(crate) fn on_update(&mut self, time: Option<Micros>) {
         self.has_delivered = true;
         self.time = time.or(self.time);
+        if self.is_live {
+            self.whole = time.or(self.whole);
+        }
     }
 
     /// Something of this book is missing or wrong from here on. Emits the gap of a live book; one that is
@@ -84,9 +90,9 @@ impl Inband {
         self.has_delivered = false;
     }
 
-    /// Whether a snapshot of this time is of before the last message, which another connection brought.
+    /// Whether a snapshot of this time is of before the last message of a whole book, which another connection brought.
     pub(crate) fn is_past(&self, time: Option<Micros>) -> bool {
-        time.is_some() && time < self.time
+        time.is_some() && time < self.whole
     }
 
     /// Time of the last message.

@@ -576,6 +576,6 @@ pub const STEPS: u64 = 200;
 /// Rows that one step may add to a chunk before it is handed on: an answer's page, and the frames around it.
 const ROWS_OF_A_STEP_MAX: usize = 3_000;
 /// Steps in which everything must have settled.
-const SETTLING_STEPS_MAX: u64 = 3_000;
+const SETTLING_STEPS_MAX: u64 = 1_500;
 /// Times that all markets move before the end is looked at.
 const MOVES_MIN: u64 = 2;
