@@ -323,10 +323,11 @@ impl Aligned {
         self.copies[conn].can_go_on(now, checksum)
     }
 
-    /// A frame of this connection is lost: it is out of step until something is found again.
+    /// A frame of this connection is lost: it is out of step until something that it delivers from now on is found again.
     pub(crate) fn lose_step(&mut self, conn: Conn) {
         self.copies[conn].is_in_step = false;
         self.copies[conn].snapshot = None;
+        self.copies[conn].queue.clear();
     }
 
     /// Takes what a connection has queued, to be emitted next. What is older than what was emitted comes first, without

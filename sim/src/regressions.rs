@@ -169,4 +169,13 @@ pub const ALL: &[Regression] = &[
         found: "what the old connection brought of before the new one's snapshot kept the new one out of step, and its end \
                 was a gap, when nothing else came",
     },
+    Regression {
+        name: "found again before a hole",
+        seed: 50867,
+        steps: 200,
+        mix: Mix::Twins,
+        venue: None,
+        found: "a Coinbase connection one of whose frames could not be decoded was in step again with a message it had \
+                delivered before that: when the other ended, the book went on without the lost one, and without a gap",
+    },
 ];
