@@ -65,7 +65,7 @@ impl<H: History> Healing<H> {
         lane.markets.entry(symbol).end(channel, symbol, out);
     }
 
-    /// Asks for what may be asked for now.
+    /// Sends the requests whose turn has come.
     #[inline]
     pub(crate) fn send(&mut self, lane: &mut Lane<H::Market>, out: &mut Outbox) {
         if self.backfills.is_due() {
